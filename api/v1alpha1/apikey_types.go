@@ -1,0 +1,172 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// ApiKey lets a caller of ingress, such as a form or a shop, write to one
+// ContactList. The key itself is in a Secret; status carries digests only.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=postbus
+// +kubebuilder:selectablefield:JSONPath=`.spec.listRef.name`
+// +kubebuilder:selectablefield:JSONPath=`.status.ready`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="List",type=string,JSONPath=`.spec.listRef.name`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.spec.expiresAt`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Prefix",type=string,priority=1,JSONPath=`.status.keys[*].prefix`
+type ApiKey struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is what the key shall be.
+	// +required
+	Spec ApiKeySpec `json:"spec,omitzero"`
+	// status is what the controller has seen.
+	// +optional
+	Status ApiKeyStatus `json:"status,omitzero"`
+}
+
+// ApiKeySpec is what an ApiKey shall be.
+type ApiKeySpec struct {
+	// listRef names the ContactList that the key writes to. It can't be
+	// changed: make another key instead, so that a form never starts to fill
+	// another list.
+	//
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.listRef can't be changed: make another ApiKey"
+	ListRef ListReference `json:"listRef,omitzero"`
+
+	// scopes are what the key may do; a key without any is refused everywhere.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	Scopes []ApiKeyScope `json:"scopes,omitempty"`
+
+	// source is what events that this key causes carry, and what
+	// WebhookSubscriptions filter by: API (the default), Console or Recipient.
+	//
+	// +optional
+	// +default="API"
+	Source EventSource `json:"source,omitempty"`
+
+	// secretRef names the Secret whose data key "key" holds the API key. A
+	// Secret that does not exist is generated, and removed with this object; an
+	// existing one is used as it is. Without secretRef the Secret has the
+	// ApiKey's name.
+	//
+	// +optional
+	SecretRef SecretReference `json:"secretRef,omitzero"`
+
+	// expiresAt is when the key stops working, in RFC 3339. Without it the key
+	// does not expire.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+
+	// suspend refuses the key while it is true, as if it did not exist.
+	//
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+}
+
+// ApiKeyScope is one thing that a key may do: ContactsWrite adds and changes
+// contacts, ContactsRemove unsubscribes and deletes them, ContactsImport takes
+// files, ContactsRead reads back.
+//
+// +kubebuilder:validation:Enum=ContactsWrite;ContactsRemove;ContactsImport;ContactsRead
+type ApiKeyScope string
+
+// The scopes of a key.
+const (
+	ScopeContactsWrite  ApiKeyScope = "ContactsWrite"
+	ScopeContactsRemove ApiKeyScope = "ContactsRemove"
+	ScopeContactsImport ApiKeyScope = "ContactsImport"
+	ScopeContactsRead   ApiKeyScope = "ContactsRead"
+)
+
+// ApiKeyStatus is what the controller has seen of an ApiKey.
+type ApiKeyStatus struct {
+	// conditions has Ready and Accepted: see the reasons at their names.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchStrategy=merge
+	// +patchMergeKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+
+	// observedGeneration is the metadata.generation that this status is about.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// ready repeats the Ready condition's status, so that a field selector can
+	// name it: status.ready=False.
+	//
+	// +optional
+	Ready metav1.ConditionStatus `json:"ready,omitempty"`
+
+	// keys are the keys that work now. Ingress finds a caller's key by its
+	// digest, so it needs no right to read Secrets.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=sha256
+	// +kubebuilder:validation:MaxItems=2
+	Keys []ApiKeyDigest `json:"keys,omitempty"`
+}
+
+// ApiKeyDigest is what may be known of a key: enough to recognise it, not
+// enough to use it. A digest without salt is safe because only keys of at
+// least 128 bits are taken.
+type ApiKeyDigest struct {
+	// prefix is the start of a generated key, for people to tell keys apart.
+	// Empty for a key that was not generated by Postbus.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Prefix string `json:"prefix,omitempty"`
+
+	// sha256 is the SHA-256 digest of the key, in lower-case hexadecimal.
+	//
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	// +kubebuilder:validation:MinLength=64
+	// +kubebuilder:validation:MaxLength=64
+	SHA256 string `json:"sha256,omitempty"`
+
+	// notAfter is when this key stops working. Without it, it does not.
+	//
+	// +optional
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+}
+
+// ApiKeyList is a list of ApiKeys, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type ApiKeyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []ApiKey `json:"items"`
+}
+
+// SecretName returns the name of the Secret that holds the key.
+func (k *ApiKey) SecretName() string {
+	if k.Spec.SecretRef.Name != "" {
+		return k.Spec.SecretRef.Name
+	}
+	return k.Name
+}
+
+// GetConditions returns the conditions of the status.
+func (k *ApiKey) GetConditions() []metav1.Condition { return k.Status.Conditions }

@@ -1,0 +1,73 @@
+package v1alpha1
+
+// Finalizer is on every object whose deletion has something to clean up: a
+// WebhookSubscription's delivery state, a generated Secret.
+const Finalizer = "postbus.dev/cleanup"
+
+// ConditionReady is on every kind and says whether the object does now what
+// its spec asks for. It follows kstatus: False while it does not, together with
+// observedGeneration, so `kubectl wait --for=condition=Ready`, Flux and Argo CD
+// can wait for it.
+//
+//   - True on a ContactList: ReasonValid. On an ApiKey: ReasonIssued.
+//     On a WebhookSubscription: ReasonActive, and ReasonSuspended, because a
+//     subscription that is suspended on purpose is as its spec wants it.
+//   - False: ReasonProgressing, ReasonFailing and the False reasons of
+//     ConditionAccepted; on an ApiKey also ReasonSecretNotFound,
+//     ReasonKeyTooWeak, ReasonExpired and ReasonSuspended, because the key is
+//     refused then.
+//   - Unknown: ReasonProgressing, while no controller has looked at the object.
+const ConditionReady = "Ready"
+
+// ConditionAccepted is on ApiKey and WebhookSubscription and says whether
+// everything that the spec names exists and can be used.
+//
+//   - True: ReasonValid.
+//   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretInvalid,
+//     ReasonSecretTaken, ReasonCallbackInvalid.
+//   - Unknown: ReasonProgressing.
+const ConditionAccepted = "Accepted"
+
+// ConditionReachable is on WebhookSubscription and says whether the callback
+// answered the last call with success.
+//
+//   - True: ReasonSucceeded.
+//   - False: the reason of the last failed attempt, see FailureReason.
+//   - Unknown: ReasonNotCalled, while the callback has not been called yet.
+const ConditionReachable = "Reachable"
+
+// The reasons of the conditions above.
+const (
+	// ReasonProgressing: the controller has not finished looking at this spec.
+	ReasonProgressing = "Progressing"
+	// ReasonValid: the spec is complete and consistent.
+	ReasonValid = "Valid"
+	// ReasonIssued: the ApiKey's digest is in status, so ingress takes the key.
+	ReasonIssued = "Issued"
+	// ReasonListNotFound: a ContactList that the spec names does not exist.
+	ReasonListNotFound = "ListNotFound"
+	// ReasonSecretNotFound: a Secret that the spec names exists without the
+	// data key that is needed.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretInvalid: the Secret's value is not in the form that is needed.
+	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonSecretTaken: the Secret that would be generated was generated for
+	// another object.
+	ReasonSecretTaken = "SecretTaken"
+	// ReasonKeyTooWeak: the ApiKey's Secret holds a key of less than 128 bits.
+	ReasonKeyTooWeak = "KeyTooWeak"
+	// ReasonExpired: spec.expiresAt has passed.
+	ReasonExpired = "Expired"
+	// ReasonSuspended: spec.suspend is true.
+	ReasonSuspended = "Suspended"
+	// ReasonCallbackInvalid: spec.callback.url can't be called.
+	ReasonCallbackInvalid = "CallbackInvalid"
+	// ReasonActive: calls are made, and the last one succeeded if there was one.
+	ReasonActive = "Active"
+	// ReasonFailing: the last calls failed and are being retried.
+	ReasonFailing = "Failing"
+	// ReasonSucceeded: the callback answered the last call with success.
+	ReasonSucceeded = "Succeeded"
+	// ReasonNotCalled: the callback has not been called yet.
+	ReasonNotCalled = "NotCalled"
+)

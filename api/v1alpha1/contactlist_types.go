@@ -1,0 +1,235 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// ContactList is a mailing list: what Maileon calls an account, MailUp and
+// Mailingwork a list. Contacts belong to the list of this name in this
+// namespace; they are kept when the object is deleted, and a list of the same
+// name finds them again.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=postbus
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Display Name",type=string,JSONPath=`.spec.displayName`
+// +kubebuilder:printcolumn:name="Contacts",type=integer,JSONPath=`.status.contacts`
+// +kubebuilder:printcolumn:name="Subscribed",type=integer,JSONPath=`.status.subscribed`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+type ContactList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is what the list shall be.
+	// +optional
+	Spec ContactListSpec `json:"spec,omitzero"`
+	// status is what the controller has seen.
+	// +optional
+	Status ContactListStatus `json:"status,omitzero"`
+}
+
+// ContactListSpec is what a ContactList shall be.
+type ContactListSpec struct {
+	// displayName is how people call the list; metadata.name without it.
+	// At most 255 characters.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	DisplayName string `json:"displayName,omitempty"`
+
+	// id is the number that Mailingwork's lists[].id and optinsetup_id carry.
+	// 0, the default, where no receiver needs one.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ID *int32 `json:"id,omitempty"`
+
+	// standardFields gives standard fields the number that Mailingwork's
+	// fields[].id carries. A field without a number is left out of that format;
+	// 1 is the e-mail address. Each standard field exists without being listed.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=17
+	StandardFields []StandardField `json:"standardFields,omitempty"`
+
+	// customFields are the fields that contacts of this list may have beside
+	// the standard ones. A field that is removed here keeps its stored values
+	// but can't be set any more.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=200
+	CustomFields []CustomField `json:"customFields,omitempty"`
+
+	// optIn says how double opt-in works on this list.
+	//
+	// +optional
+	OptIn OptIn `json:"optIn,omitzero"`
+}
+
+// StandardField gives a standard field its number.
+type StandardField struct {
+	// name is the standard field's name, in capitals.
+	//
+	// +required
+	Name StandardFieldName `json:"name,omitempty"`
+
+	// id is the number that Mailingwork's fields[].id carries. At least 2,
+	// because 1 is the e-mail address.
+	//
+	// +required
+	// +kubebuilder:validation:Minimum=2
+	ID *int32 `json:"id,omitempty"`
+}
+
+// StandardFieldName is the name of a field that every contact can have.
+// The set is Maileon's.
+//
+// +kubebuilder:validation:Enum=ADDRESS;BIRTHDAY;CITY;COUNTRY;FIRSTNAME;FULLNAME;GENDER;HNR;LASTNAME;LOCALE;NAMEDAY;ORGANIZATION;REGION;SALUTATION;STATE;TITLE;ZIP
+type StandardFieldName string
+
+// CustomField declares a field that contacts of the list may have.
+//
+// +kubebuilder:validation:XValidation:rule="!(self.name in ['ADDRESS','BIRTHDAY','CITY','COUNTRY','FIRSTNAME','FULLNAME','GENDER','HNR','LASTNAME','LOCALE','NAMEDAY','ORGANIZATION','REGION','SALUTATION','STATE','TITLE','ZIP','PERMISSION_STATUS','SENDOUT_STATUS','CUSTOM_SOURCE','CHECKSUM'])",message="customFields[].name must not be the name of a standard field"
+// +kubebuilder:validation:XValidation:rule="!(self.name in ['id','created','external_id','local_part','permission_type','permission_status','sendout_status','updated'])",message="customFields[].name must not be a reserved name (id, created, external_id, local_part, permission_type, permission_status, sendout_status, updated)"
+type CustomField struct {
+	// name is the field's name as callers write it, exact in upper and lower
+	// case. 3 to 64 characters, not the name of a standard field, not one of
+	// Maileon's reserved names, no space at either end.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$`
+	Name string `json:"name,omitempty"`
+
+	// type is what values are checked against.
+	//
+	// +required
+	Type CustomFieldType `json:"type,omitempty"`
+
+	// id is the number that Mailingwork's fields[].id carries; a field without
+	// one is left out of that format. At least 2, because 1 is the e-mail
+	// address.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=2
+	ID *int32 `json:"id,omitempty"`
+}
+
+// CustomFieldType is the type of a custom field's values. String holds at most
+// 255 characters, Integer 32 bits, Float 64 bits, Boolean true or false, Date
+// yyyy-MM-dd (dd.MM.yyyy and a time behind it are accepted).
+//
+// +kubebuilder:validation:Enum=String;Integer;Float;Boolean;Date
+type CustomFieldType string
+
+// The types of custom fields.
+const (
+	CustomFieldString  CustomFieldType = "String"
+	CustomFieldInteger CustomFieldType = "Integer"
+	CustomFieldFloat   CustomFieldType = "Float"
+	CustomFieldBoolean CustomFieldType = "Boolean"
+	CustomFieldDate    CustomFieldType = "Date"
+)
+
+// OptIn says how double opt-in works on a list.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.mailings) || self.mailings.filter(m, has(m.default) && m.default).size() <= 1",message="optIn.mailings: at most one mailing can be the default"
+type OptIn struct {
+	// resendPolicy says which contacts a repeated opt-in request starts
+	// another opt-in for: Never (none), Unconfirmed (those that have not
+	// confirmed yet) or Always.
+	//
+	// +optional
+	// +default="Unconfirmed"
+	ResendPolicy ResendPolicy `json:"resendPolicy,omitempty"`
+
+	// mailings are the opt-in mailings that the parameter doimailing can name.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=key
+	// +kubebuilder:validation:MaxItems=50
+	Mailings []OptInMailing `json:"mailings,omitempty"`
+}
+
+// ResendPolicy says which contacts a repeated opt-in request starts another
+// opt-in for.
+//
+// +kubebuilder:validation:Enum=Never;Unconfirmed;Always
+type ResendPolicy string
+
+// The resend policies.
+const (
+	ResendNever       ResendPolicy = "Never"
+	ResendUnconfirmed ResendPolicy = "Unconfirmed"
+	ResendAlways      ResendPolicy = "Always"
+)
+
+// OptInMailing is a mailing that asks a contact to confirm.
+type OptInMailing struct {
+	// key is what the parameter doimailing names. 1 to 64 letters, digits, '_' or '-'.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-]+$`
+	Key string `json:"key,omitempty"`
+
+	// default makes this the mailing of a call without doimailing. At most one
+	// mailing is the default.
+	//
+	// +optional
+	Default *bool `json:"default,omitempty"`
+}
+
+// ContactListStatus is what the controller has seen of a ContactList.
+type ContactListStatus struct {
+	// conditions has Ready: see the reasons at ConditionReady.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchStrategy=merge
+	// +patchMergeKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+
+	// observedGeneration is the metadata.generation that this status is about.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// contacts is how many contacts the list has, a few seconds old at most
+	// while calls come in.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Contacts *int64 `json:"contacts,omitempty"`
+
+	// subscribed is how many of them have a permission other than 1 (none).
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Subscribed *int64 `json:"subscribed,omitempty"`
+}
+
+// ContactListList is a list of ContactLists, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type ContactListList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []ContactList `json:"items"`
+}
+
+// GetConditions returns the conditions of the status.
+func (l *ContactList) GetConditions() []metav1.Condition { return l.Status.Conditions }

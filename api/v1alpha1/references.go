@@ -1,0 +1,21 @@
+package v1alpha1
+
+// ListReference names a ContactList of the same namespace.
+type ListReference struct {
+	// name is the ContactList's metadata.name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// SecretReference names a Secret of the same namespace.
+type SecretReference struct {
+	// name is the Secret's metadata.name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}

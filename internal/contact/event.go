@@ -1,0 +1,69 @@
+package contact
+
+import (
+	"time"
+
+	"postbus.dev/postbus/api/v1alpha1"
+)
+
+// The types of events, as a WebhookSubscription names them. One call can raise
+// several, in this order.
+const (
+	EventCreate        v1alpha1.EventType = "Create"
+	EventSubscribe     v1alpha1.EventType = "Subscribe"
+	EventUnsubscribe   v1alpha1.EventType = "Unsubscribe"
+	EventChangeProfile v1alpha1.EventType = "ChangeProfile"
+	EventDelete        v1alpha1.EventType = "Delete"
+)
+
+// The sources of events, as a WebhookSubscription names them.
+const (
+	SourceAPI       v1alpha1.EventSource = "API"
+	SourceConsole   v1alpha1.EventSource = "Console"
+	SourceRecipient v1alpha1.EventSource = "Recipient"
+)
+
+// Event is something that happened to a contact, as the log keeps it.
+type Event struct {
+	// Position is the event's place in the log, given by the store: later
+	// commits have higher positions.
+	Position int64
+	// ID names the event everywhere, given by the store; receivers see it as
+	// webhook-id, the same over retries and replays.
+	ID string
+	// List is the list that the contact is on.
+	List ListKey
+	// Type is what happened.
+	Type v1alpha1.EventType
+	// Source is where it came from.
+	Source v1alpha1.EventSource
+	// Time is when it happened.
+	Time time.Time
+	// Contact is the contact after the event.
+	Contact Contact
+	// Changed are the names of the fields that a ChangeProfile changed, sorted:
+	// a standard field's name, a custom field's, "external_id" or "permission".
+	Changed []string
+}
+
+// ListKey names a ContactList of any namespace.
+type ListKey struct {
+	Namespace string
+	Name      string
+}
+
+// Decision is what a call does to a contact.
+type Decision struct {
+	// Contact is the contact after the call.
+	Contact Contact
+	// Changed tells whether there is anything to store. Without it there are
+	// no events either.
+	Changed bool
+	// Created tells whether the contact did not exist before.
+	Created bool
+	// OptInStarted tells whether a double opt-in was started.
+	OptInStarted bool
+	// Events are what the call raises, in order. The store gives them Position,
+	// ID, List and Contact.
+	Events []Event
+}

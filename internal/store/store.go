@@ -1,0 +1,177 @@
+// Package store answers: what must never be lost?
+//
+// It says what a store does; the engines beneath it (sqlite) do it, and the
+// suite in storetest holds each engine to it. A store holds three things:
+//
+//   - contacts, one row each;
+//   - the event log: what happened to contacts, in the order of commits;
+//   - deliveries, one small row for each subscription: how far it has read the
+//     log, which events of what it read are still open, and how its callback is.
+//
+// Fan-out costs no writes: an event is stored once, however many subscriptions
+// match it.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+)
+
+// The errors that callers tell apart.
+var (
+	// ErrExternalIDTaken: another contact of the list has this external id.
+	ErrExternalIDTaken = errors.New("external id belongs to another contact of the list")
+	// ErrNotFound: the row does not exist.
+	ErrNotFound = errors.New("not found in the store")
+	// ErrUnavailable: the store can't commit now; nothing was stored.
+	ErrUnavailable = errors.New("store is not available")
+)
+
+// Store is what an engine is. All methods are safe for concurrent use.
+type Store interface {
+	Contacts
+	Log
+	Deliveries
+	// Identity returns a random name that the store got when it was made and
+	// keeps for ever.
+	Identity() string
+	// Close ends all work and frees the store for another process.
+	Close() error
+}
+
+// Contacts keeps the contacts.
+type Contacts interface {
+	// Change changes one contact and returns once that is durable. It returns
+	// what Apply decided, with the ids that the store gave. Errors are
+	// ErrExternalIDTaken, ErrUnavailable (wrapped) and the context's.
+	Change(ctx context.Context, change Change) (contact.Decision, error)
+	// Count counts the contacts of a list.
+	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
+}
+
+// Change is one change of one contact.
+type Change struct {
+	// List is the list that the contact is on.
+	List contact.ListKey
+	// Address is the address in the form that addresses are compared in,
+	// contact.Address.Key.
+	Address string
+	// Apply decides, given the stored contact or nil. It may run several times
+	// and on any goroutine, so it must depend on its argument alone.
+	Apply func(current *contact.Contact) contact.Decision
+}
+
+// Log is the event log. Its order is the order of commits: whoever has read
+// position n will never see a position below n appear.
+type Log interface {
+	// Head returns the position of the newest event, 0 when there is none.
+	Head(ctx context.Context) (int64, error)
+	// Read returns the events that the query names, in order.
+	Read(ctx context.Context, query Query) ([]contact.Event, error)
+	// CountEvents counts the events that the query names; Limit is ignored.
+	CountEvents(ctx context.Context, query Query) (int64, error)
+	// WaitForEvents returns nil once there is an event after this position, or
+	// the context's error.
+	WaitForEvents(ctx context.Context, after int64) error
+}
+
+// Query names events of the log. Empty sets match everything.
+type Query struct {
+	// After is the position behind which to begin.
+	After int64
+	// UpTo is the last position to look at; 0 means the end of the log.
+	UpTo int64
+	// Positions, when not nil, names the events one by one.
+	Positions []int64
+	// Filter is what events must match.
+	Filter Filter
+	// Limit is how many events to return at most; 0 means 512.
+	Limit int
+}
+
+// Filter is the part of a subscription that an engine can match. The zero
+// Filter matches every event.
+type Filter struct {
+	// Namespace is the lists' namespace; empty means any.
+	Namespace string
+	// Lists, Types and Sources are what to match; empty means any.
+	Lists   []string
+	Types   []v1alpha1.EventType
+	Sources []v1alpha1.EventSource
+}
+
+// SubscriptionKey names a WebhookSubscription of any namespace.
+type SubscriptionKey struct {
+	Namespace string
+	Name      string
+}
+
+// Deliveries keeps how far each subscription is. The controller opens and
+// drops a subscription's row, the dispatcher that delivers for it writes it.
+type Deliveries interface {
+	// OpenDelivery makes the row of a new subscription, at the end of the log,
+	// so that it gets every event committed afterwards. It does nothing when
+	// there is one.
+	OpenDelivery(ctx context.Context, key SubscriptionKey) error
+	// DropDelivery removes the row; it does nothing when there is none.
+	DropDelivery(ctx context.Context, key SubscriptionKey) error
+	// LoadDelivery returns the row, or ErrNotFound.
+	LoadDelivery(ctx context.Context, key SubscriptionKey) (Delivery, error)
+	// Checkpoint writes rows together, in one commit. It never makes a row:
+	// the keys that have none any more are returned.
+	Checkpoint(ctx context.Context, deliveries []Delivery) (gone []SubscriptionKey, err error)
+	// DeliveriesSince returns the rows written after this revision, oldest
+	// write first. 0 returns all.
+	DeliveriesSince(ctx context.Context, revision int64) ([]Delivery, error)
+}
+
+// Delivery is how far one subscription is.
+type Delivery struct {
+	Key SubscriptionKey
+	// Cursor is the position up to which events were taken from the log. Every
+	// matching event at or below it is delivered, or in Open.
+	Cursor int64
+	// Open are the events that were taken and are not delivered yet, by position.
+	Open []OpenEvent
+	// Behind is how many matching events there were after Cursor when that was
+	// last counted.
+	Behind int64
+	// Health is how the callback is.
+	Health Health
+	// Revision rises with each write of any row. The store sets it.
+	Revision int64
+}
+
+// OpenEvent is an event that was taken from the log and is not delivered yet.
+type OpenEvent struct {
+	Position int64 `json:"position"`
+	// Attempts is how many attempts have failed.
+	Attempts int `json:"attempts,omitempty"`
+	// NextAttempt is when the next attempt is due; zero means now.
+	NextAttempt time.Time `json:"nextAttempt,omitzero"`
+}
+
+// Health is how a callback is.
+type Health struct {
+	// LastSuccess is when a call last succeeded; zero when none has.
+	LastSuccess time.Time `json:"lastSuccess,omitzero"`
+	// FailingSince is when the first attempt failed after the last success;
+	// zero while the last call succeeded or none was made.
+	FailingSince time.Time `json:"failingSince,omitzero"`
+	// LastFailure is the last attempt that failed, nil when none has.
+	LastFailure *Failure `json:"lastFailure,omitempty"`
+}
+
+// Failure is an attempt that failed.
+type Failure struct {
+	Time   time.Time              `json:"time"`
+	Reason v1alpha1.FailureReason `json:"reason"`
+	// HTTPStatus is what the callback answered; 0 when it did not.
+	HTTPStatus int `json:"httpStatus,omitempty"`
+	// Attempts is how many attempts the event had, this one included.
+	Attempts int `json:"attempts"`
+}
