@@ -29,6 +29,12 @@ var (
 	ErrNotFound = errors.New("not found in the store")
 	// ErrUnavailable: the store can't commit now; nothing was stored.
 	ErrUnavailable = errors.New("store is not available")
+	// ErrInUse: another process has the store open.
+	ErrInUse = errors.New("store is in use by another process")
+	// ErrDamaged: what is stored can't be read.
+	ErrDamaged = errors.New("store is damaged")
+	// ErrNewer: a newer version of this program made the store.
+	ErrNewer = errors.New("store was written by a newer version")
 )
 
 // Store is what an engine is. All methods are safe for concurrent use.

@@ -1,0 +1,155 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	selectContact = `SELECT id, revision, state FROM contacts WHERE namespace = ? AND list = ? AND address = ?`
+
+	selectExternalID = `SELECT id FROM contacts WHERE namespace = ? AND list = ? AND external_id = ?`
+
+	insertContact = `INSERT INTO contacts (namespace, list, address, external_id, revision, state)
+		VALUES (?, ?, ?, nullif(?, ''), ?, ?)`
+
+	updateContact = `UPDATE contacts SET external_id = nullif(?, ''), revision = ?, state = ? WHERE id = ?`
+
+	countContact = `INSERT INTO lists (namespace, name, contacts, subscribed) VALUES (?1, ?2, ?3, ?4)
+		ON CONFLICT DO UPDATE SET contacts = contacts + ?3, subscribed = subscribed + ?4`
+)
+
+// Change implements store.Contacts.
+func (s *Store) Change(ctx context.Context, change store.Change) (contact.Decision, error) {
+	var decision contact.Decision
+	err := s.writer.do(ctx, func(tx *transaction) (err error) {
+		decision, err = tx.change(change)
+		return err
+	})
+	if err != nil {
+		return contact.Decision{}, fmt.Errorf("change a contact: %w", err)
+	}
+	return decision, nil
+}
+
+func (tx *transaction) change(change store.Change) (contact.Decision, error) {
+	current, err := tx.loadContact(change.List, change.Address)
+	if err != nil {
+		return contact.Decision{}, err
+	}
+	decision := change.Apply(current)
+	if !decision.Changed {
+		return decision, nil
+	}
+	if err := tx.checkExternalID(change.List, current, decision.Contact.ExternalID); err != nil {
+		return contact.Decision{}, err
+	}
+	if err := tx.storeContact(change, current, &decision.Contact); err != nil {
+		return contact.Decision{}, err
+	}
+	for i := range decision.Events {
+		decision.Events[i].List = change.List
+		decision.Events[i].Contact = decision.Contact
+		if err := tx.appendEvent(&decision.Events[i]); err != nil {
+			return contact.Decision{}, err
+		}
+	}
+	return decision, nil
+}
+
+func (tx *transaction) loadContact(list contact.ListKey, address string) (*contact.Contact, error) {
+	var (
+		id, revision int64
+		state        []byte
+		loaded       contact.Contact
+	)
+	err := tx.row(tx.selectContact, list.Namespace, list.Name, address).Scan(&id, &revision, &state)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(state, &loaded); err != nil {
+		return nil, fmt.Errorf("decode contact %d: %w", id, err)
+	}
+	loaded.ID, loaded.Revision = id, revision
+	return &loaded, nil
+}
+
+// checkExternalID refuses an external id that another contact of the list has.
+func (tx *transaction) checkExternalID(list contact.ListKey, current *contact.Contact, externalID string) error {
+	if externalID == "" {
+		return nil
+	}
+	var holder int64
+	err := tx.row(tx.selectExternalID, list.Namespace, list.Name, externalID).Scan(&holder)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	case current != nil && current.ID == holder:
+		return nil
+	default:
+		return refusal{store.ErrExternalIDTaken}
+	}
+}
+
+// storeContact writes the contact and gives a new one its ID.
+func (tx *transaction) storeContact(change store.Change, current, next *contact.Contact) error {
+	if current != nil {
+		next.ID = current.ID
+	}
+	state, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("encode a contact: %w", err)
+	}
+	if current == nil {
+		result, err := tx.exec(tx.insertContact, change.List.Namespace, change.List.Name, change.Address,
+			next.ExternalID, next.Revision, string(state))
+		if err != nil {
+			return err
+		}
+		if next.ID, err = result.LastInsertId(); err != nil {
+			return err
+		}
+		return tx.count(change.List, 1, subscribed(next))
+	}
+	if _, err := tx.exec(tx.updateContact, next.ExternalID, next.Revision, string(state), next.ID); err != nil {
+		return err
+	}
+	return tx.count(change.List, 0, subscribed(next)-subscribed(current))
+}
+
+func subscribed(c *contact.Contact) int64 {
+	if c.Permission == contact.PermissionNone {
+		return 0
+	}
+	return 1
+}
+
+func (tx *transaction) count(list contact.ListKey, contacts, subscribed int64) error {
+	if contacts == 0 && subscribed == 0 {
+		return nil
+	}
+	_, err := tx.exec(tx.countContact, list.Namespace, list.Name, contacts, subscribed)
+	return err
+}
+
+// Count implements store.Contacts.
+func (s *Store) Count(ctx context.Context, list contact.ListKey) (contact.Counts, error) {
+	var counts contact.Counts
+	err := s.read.QueryRowContext(ctx, `SELECT contacts, subscribed FROM lists WHERE namespace = ? AND name = ?`,
+		list.Namespace, list.Name).Scan(&counts.Contacts, &counts.Subscribed)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return contact.Counts{}, fmt.Errorf("count contacts: %w", err)
+	}
+	return counts, nil
+}

@@ -1,0 +1,146 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	insertEvent = `INSERT INTO events (id, namespace, list, type, source, time, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`
+
+	selectEvents = `SELECT position, id, namespace, list, type, source, time, payload FROM events`
+
+	// defaultLimit is the length of a page when a query does not say.
+	defaultLimit = 512
+)
+
+// payload is the part of an event that nobody searches for.
+type payload struct {
+	Contact contact.Contact `json:"contact"`
+	Changed []string        `json:"changed,omitempty"`
+}
+
+// appendEvent writes an event at the end of the log and gives it its position
+// and id.
+func (tx *transaction) appendEvent(event *contact.Event) error {
+	event.ID = "evt_" + rand.Text()
+	encoded, err := json.Marshal(payload{Contact: event.Contact, Changed: event.Changed})
+	if err != nil {
+		return fmt.Errorf("encode an event: %w", err)
+	}
+	result, err := tx.exec(tx.insertEvent, event.ID, event.List.Namespace, event.List.Name,
+		event.Type, event.Source, event.Time.UnixNano(), string(encoded))
+	if err != nil {
+		return err
+	}
+	event.Position, err = result.LastInsertId()
+	tx.head = event.Position
+	return err
+}
+
+// Head implements store.Log.
+func (s *Store) Head(context.Context) (int64, error) { return s.writer.head.Load(), nil }
+
+// WaitForEvents implements store.Log.
+func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
+	return s.writer.waitForEvents(ctx, after)
+}
+
+// Read implements store.Log.
+func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
+	where, arguments := conditions(query)
+	limit := query.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	rows, err := s.read.QueryContext(ctx, selectEvents+where+" ORDER BY position LIMIT ?", append(arguments, limit)...)
+	if err != nil {
+		return nil, fmt.Errorf("read the event log: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // rows.Err has what matters
+	var events []contact.Event
+	for rows.Next() {
+		event, err := scanEvent(rows)
+		if err != nil {
+			return nil, fmt.Errorf("read the event log: %w", err)
+		}
+		events = append(events, event)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read the event log: %w", err)
+	}
+	return events, nil
+}
+
+func scanEvent(rows *sql.Rows) (contact.Event, error) {
+	var (
+		event   contact.Event
+		nanos   int64
+		encoded []byte
+		rest    payload
+	)
+	err := rows.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name,
+		&event.Type, &event.Source, &nanos, &encoded)
+	if err != nil {
+		return event, err
+	}
+	if err := json.Unmarshal(encoded, &rest); err != nil {
+		return event, fmt.Errorf("decode event %d: %w", event.Position, err)
+	}
+	event.Time = time.Unix(0, nanos).UTC()
+	event.Contact, event.Changed = rest.Contact, rest.Changed
+	return event, nil
+}
+
+// CountEvents implements store.Log.
+func (s *Store) CountEvents(ctx context.Context, query store.Query) (count int64, err error) {
+	where, arguments := conditions(query)
+	err = s.read.QueryRowContext(ctx, "SELECT count(*) FROM events"+where, arguments...).Scan(&count)
+	if err != nil {
+		return 0, fmt.Errorf("count events: %w", err)
+	}
+	return count, nil
+}
+
+// conditions turns a query into a WHERE clause.
+func conditions(query store.Query) (where string, arguments []any) {
+	terms := []string{"position > ?"}
+	arguments = []any{query.After}
+	add := func(term string, value any) {
+		terms = append(terms, term)
+		arguments = append(arguments, value)
+	}
+	if query.UpTo > 0 {
+		add("position <= ?", query.UpTo)
+	}
+	if query.Positions != nil {
+		add("position IN (SELECT value FROM json_each(?))", jsonArray(query.Positions))
+	}
+	if query.Filter.Namespace != "" {
+		add("namespace = ?", query.Filter.Namespace)
+	}
+	if len(query.Filter.Lists) > 0 {
+		add("list IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Lists))
+	}
+	if len(query.Filter.Types) > 0 {
+		add("type IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Types))
+	}
+	if len(query.Filter.Sources) > 0 {
+		add("source IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Sources))
+	}
+	return " WHERE " + strings.Join(terms, " AND "), arguments
+}
+
+// jsonArray lets a statement take a set as one argument, whatever its size.
+func jsonArray[T ~string | ~int64](values []T) string {
+	encoded, _ := json.Marshal(values) // strings and numbers always encode
+	return string(encoded)
+}

@@ -1,0 +1,131 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+
+	"postbus.dev/postbus/internal/store"
+)
+
+// applicationID marks a SQLite file as ours: "post" in ASCII.
+const applicationID = 0x706f7374
+
+// migrations make the schema, one version after the other. They are forward
+// only: a version that has been released is never changed.
+var migrations = []string{
+	`CREATE TABLE meta (
+		name  TEXT PRIMARY KEY,
+		value TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE lists ( -- counters, kept with each change so that counting is free
+		namespace  TEXT NOT NULL,
+		name       TEXT NOT NULL,
+		contacts   INTEGER NOT NULL,
+		subscribed INTEGER NOT NULL,
+		PRIMARY KEY (namespace, name)
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE contacts (
+		id          INTEGER PRIMARY KEY AUTOINCREMENT, -- AUTOINCREMENT: never reused
+		namespace   TEXT NOT NULL,
+		list        TEXT NOT NULL,
+		address     TEXT NOT NULL, -- as addresses are compared
+		external_id TEXT,          -- NULL when there is none
+		revision    INTEGER NOT NULL,
+		state       TEXT NOT NULL  -- contact.Contact as JSON
+	) STRICT;
+	CREATE UNIQUE INDEX contacts_address ON contacts (namespace, list, address);
+	CREATE UNIQUE INDEX contacts_external_id ON contacts (namespace, list, external_id)
+		WHERE external_id IS NOT NULL;
+
+	CREATE TABLE events ( -- the log, append only
+		position  INTEGER PRIMARY KEY AUTOINCREMENT, -- AUTOINCREMENT: rises for ever
+		id        TEXT NOT NULL,
+		namespace TEXT NOT NULL,
+		list      TEXT NOT NULL,
+		type      TEXT NOT NULL,
+		source    TEXT NOT NULL,
+		time      INTEGER NOT NULL, -- Unix time in nanoseconds
+		payload   TEXT NOT NULL     -- the rest, see payload in log.go, as JSON
+	) STRICT;
+
+	CREATE TABLE deliveries (
+		namespace TEXT NOT NULL,
+		name      TEXT NOT NULL,
+		cursor    INTEGER NOT NULL,
+		open      TEXT NOT NULL, -- []store.OpenEvent as JSON
+		behind    INTEGER NOT NULL,
+		health    TEXT NOT NULL, -- store.Health as JSON
+		revision  INTEGER NOT NULL,
+		PRIMARY KEY (namespace, name)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX deliveries_revision ON deliveries (revision);`,
+}
+
+// check refuses a file that is damaged, that is not ours or that a newer
+// version has written, before anything is changed in it.
+func check(ctx context.Context, db *sql.DB) error {
+	var found string
+	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found); err != nil {
+		return err
+	}
+	if found != "ok" {
+		return fmt.Errorf("%w (%s): restore it from a backup", store.ErrDamaged, found)
+	}
+	version, err := pragma(ctx, db, "user_version")
+	if err != nil {
+		return err
+	}
+	id, err := pragma(ctx, db, "application_id")
+	if err != nil {
+		return err
+	}
+	var tables int
+	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&tables); err != nil {
+		return err
+	}
+	switch {
+	case id != applicationID && tables > 0:
+		return fmt.Errorf("%w: it is a database of another program", store.ErrDamaged)
+	case version > len(migrations):
+		return fmt.Errorf("%w: it has schema %d, this program knows %d at most", store.ErrNewer, version, len(migrations))
+	default:
+		return nil
+	}
+}
+
+func pragma(ctx context.Context, db *sql.DB, name string) (value int, err error) {
+	err = db.QueryRowContext(ctx, "PRAGMA "+name).Scan(&value)
+	return value, err
+}
+
+// migrate brings the schema to the newest version, in one transaction.
+func migrate(ctx context.Context, db *sql.DB) error {
+	version, err := pragma(ctx, db, "user_version")
+	if err != nil || version == len(migrations) {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
+	for i := version; i < len(migrations); i++ {
+		if _, err := tx.ExecContext(ctx, migrations[i]); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", i+1, err)
+		}
+	}
+	if version == 0 {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES ('identity', ?)`, rand.Text()); err != nil {
+			return err
+		}
+	}
+	stamp := fmt.Sprintf("PRAGMA user_version = %d; PRAGMA application_id = %d", len(migrations), applicationID)
+	if _, err := tx.ExecContext(ctx, stamp); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,137 @@
+package storetest
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+func testChange(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	created := mustChange(t, s, save(address(1), "Max"))
+	g.Expect(created.Created).To(BeTrue())
+	g.Expect(created.Contact.ID).To(BeNumerically(">", 0))
+
+	var seen *contact.Contact
+	change := save(address(1), "Moritz")
+	apply := change.Apply
+	change.Apply = func(current *contact.Contact) contact.Decision {
+		seen = current
+		return apply(current)
+	}
+	changed := mustChange(t, s, change)
+	g.Expect(seen).To(HaveValue(Equal(created.Contact)), "what was stored comes back whole")
+	g.Expect(changed.Contact.ID).To(Equal(created.Contact.ID))
+	g.Expect(changed.Contact.StandardFields).To(HaveKeyWithValue("FIRSTNAME", "Moritz"))
+
+	events := mustRead(t, s, store.Query{})
+	g.Expect(events).To(Equal([]contact.Event{created.Events[0], changed.Events[0]}))
+	g.Expect(events[0].ID).NotTo(BeEmpty())
+	g.Expect(events[0].ID).NotTo(Equal(events[1].ID))
+	g.Expect(events[0].List).To(Equal(list))
+	g.Expect(events[0].Contact).To(Equal(created.Contact), "the contact as it was then")
+
+	other := save(address(1), "Max")
+	other.List.Name = "another"
+	g.Expect(mustChange(t, s, other).Created).To(BeTrue(), "an address is one contact in each list")
+}
+
+func testNoChange(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	created := mustChange(t, s, save(address(1), "Max"))
+	decision := mustChange(t, s, store.Change{List: list, Address: address(1),
+		Apply: func(current *contact.Contact) contact.Decision { return contact.Decision{Contact: *current} }})
+	g.Expect(decision.Contact).To(Equal(created.Contact))
+	g.Expect(mustRead(t, s, store.Query{})).To(HaveLen(1))
+}
+
+func testExternalID(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	withID := func(address, id string) store.Change {
+		return saveAs(address, func(c *contact.Contact) { c.ExternalID = id })
+	}
+	mustChange(t, s, withID(address(1), "42"))
+	mustChange(t, s, withID(address(1), "42")) // its own
+	_, err := s.Change(t.Context(), withID(address(2), "42"))
+	g.Expect(err).To(MatchError(store.ErrExternalIDTaken))
+	g.Expect(mustRead(t, s, store.Query{})).To(HaveLen(2), "what was refused left nothing")
+
+	other := withID(address(2), "42")
+	other.List.Name = "another"
+	mustChange(t, s, other)
+
+	mustChange(t, s, withID(address(1), "43"))
+	mustChange(t, s, withID(address(2), "42")) // free again
+	mustChange(t, s, withID(address(3), ""))
+	mustChange(t, s, withID(address(4), "")) // none is no id
+
+	// One caller's refusal does not touch those who share its commit.
+	const callers = 50
+	refused := make(chan error, callers)
+	var all sync.WaitGroup
+	for n := range callers {
+		all.Go(func() {
+			_, err := s.Change(t.Context(), withID(address(100+n), "shared"))
+			refused <- err
+			mustChange(t, s, withID(address(200+n), ""))
+		})
+	}
+	all.Wait()
+	close(refused)
+	stored := 0
+	for err := range refused {
+		if err == nil {
+			stored++
+			continue
+		}
+		g.Expect(err).To(MatchError(store.ErrExternalIDTaken))
+	}
+	g.Expect(stored).To(Equal(1))
+}
+
+func testCount(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{}))
+	withPermission := func(address string, p contact.Permission) store.Change {
+		return saveAs(address, func(c *contact.Contact) { c.Permission = p })
+	}
+	mustChange(t, s, withPermission(address(1), contact.PermissionNone))
+	mustChange(t, s, withPermission(address(2), contact.PermissionSingleOptIn))
+	mustChange(t, s, withPermission(address(3), contact.PermissionOther))
+	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{Contacts: 3, Subscribed: 2}))
+	mustChange(t, s, withPermission(address(1), contact.PermissionDoubleOptIn))
+	mustChange(t, s, withPermission(address(2), contact.PermissionNone))
+	mustChange(t, s, withPermission(address(3), contact.PermissionConfirmedOptIn))
+	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{Contacts: 3, Subscribed: 2}))
+}
+
+func testOneContact(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	const callers = 50
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() { mustChange(t, s, save(address(1), "Max")) })
+	}
+	all.Wait()
+	events := mustRead(t, s, store.Query{})
+	g.Expect(events).To(HaveLen(callers))
+	for i, event := range events {
+		g.Expect(event.Contact.ID).To(Equal(events[0].Contact.ID))
+		g.Expect(event.Contact.Revision).To(Equal(int64(i + 1)))
+		g.Expect(event.Type == contact.EventCreate).To(Equal(i == 0), "one Create event")
+	}
+}
+
+func testCancelled(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Change(gone, save(address(1), "Max"))
+	g.Expect(err).To(MatchError(context.Canceled))
+	g.Expect(mustRead(t, s, store.Query{})).To(BeEmpty())
+}

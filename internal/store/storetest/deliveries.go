@@ -1,0 +1,107 @@
+package storetest
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/internal/store"
+)
+
+var crm = store.SubscriptionKey{Namespace: "marketing", Name: "crm"}
+
+func testOpenDelivery(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	_, err := s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).To(MatchError(store.ErrNotFound))
+
+	before := mustChange(t, s, save(address(1), "Max"))
+	g.Expect(s.OpenDelivery(t.Context(), crm)).To(Succeed())
+	opened, err := s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(opened.Key).To(Equal(crm))
+	g.Expect(opened.Cursor).To(Equal(before.Events[0].Position))
+	g.Expect(opened.Open).To(BeEmpty())
+
+	mustChange(t, s, save(address(2), "Max"))
+	g.Expect(s.OpenDelivery(t.Context(), crm)).To(Succeed())
+	again, err := s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(again).To(Equal(opened), "opening twice changes nothing")
+
+	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed())
+	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed(), "dropping twice is nothing new")
+	_, err = s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).To(MatchError(store.ErrNotFound))
+}
+
+// testOpenDeliveryRace opens deliveries while writers write: what was committed
+// after a delivery was opened must lie behind its cursor.
+func testOpenDeliveryRace(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			for n := range 50 {
+				mustChange(t, s, save(address(w*50+n), "Max"))
+			}
+		})
+	}
+	for n := range 20 {
+		key := store.SubscriptionKey{Namespace: "marketing", Name: address(n)}
+		g.Expect(s.OpenDelivery(t.Context(), key)).To(Succeed())
+		after := mustChange(t, s, save(address(10000+n), "Max"))
+		delivery, err := s.LoadDelivery(t.Context(), key)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(delivery.Cursor).To(BeNumerically("<", after.Events[0].Position))
+	}
+	all.Wait()
+}
+
+func testCheckpoint(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	shop := store.SubscriptionKey{Namespace: "marketing", Name: "shop"}
+	g.Expect(s.OpenDelivery(t.Context(), crm)).To(Succeed())
+	written := store.Delivery{
+		Key: crm, Cursor: 7, Behind: 3,
+		Open: []store.OpenEvent{{Position: 5, Attempts: 2, NextAttempt: now}, {Position: 7}},
+		Health: store.Health{
+			LastSuccess: now, FailingSince: now.Add(time.Second),
+			LastFailure: &store.Failure{Time: now, Reason: "HTTPStatus", HTTPStatus: 500, Attempts: 2},
+		},
+	}
+	gone, err := s.Checkpoint(t.Context(), []store.Delivery{written, {Key: shop}})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(gone).To(Equal([]store.SubscriptionKey{shop}), "a checkpoint makes no row")
+
+	read, err := s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).NotTo(HaveOccurred())
+	written.Revision = read.Revision
+	g.Expect(read).To(Equal(written))
+	_, err = s.LoadDelivery(t.Context(), shop)
+	g.Expect(err).To(MatchError(store.ErrNotFound))
+}
+
+func testDeliveriesSince(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	keys := []store.SubscriptionKey{crm, {Namespace: "marketing", Name: "shop"}, {Namespace: "sales", Name: "crm"}}
+	for _, key := range keys {
+		g.Expect(s.OpenDelivery(t.Context(), key)).To(Succeed())
+	}
+	all, err := s.DeliveriesSince(t.Context(), 0)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(all).To(HaveLen(3))
+	g.Expect(all[0].Revision).To(BeNumerically("<", all[1].Revision))
+	last := all[2].Revision
+
+	g.Expect(s.DropDelivery(t.Context(), keys[2])).To(Succeed()) // the row with the highest revision
+	_, err = s.Checkpoint(t.Context(), []store.Delivery{{Key: keys[1], Cursor: 9}, {Key: keys[0], Cursor: 9}})
+	g.Expect(err).NotTo(HaveOccurred())
+	changed, err := s.DeliveriesSince(t.Context(), last)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(changed).To(HaveLen(2))
+	g.Expect([]store.SubscriptionKey{changed[0].Key, changed[1].Key}).To(Equal([]store.SubscriptionKey{keys[1], keys[0]}))
+	g.Expect(s.DeliveriesSince(t.Context(), changed[1].Revision)).To(BeEmpty())
+}

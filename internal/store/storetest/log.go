@@ -1,0 +1,114 @@
+package storetest
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// testLogOrder has readers follow the log while writers race: whoever follows
+// it by "what comes after the last position that I saw" must see each event.
+func testLogOrder(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	const writers, each, readers = 16, 100, 4
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for n := range each {
+				mustChange(t, s, save(address(w*each+n), "Max"))
+			}
+		})
+	}
+	seen := make([][]contact.Event, readers)
+	for r := range readers {
+		all.Go(func() {
+			var last int64
+			for len(seen[r]) < writers*each {
+				if err := s.WaitForEvents(t.Context(), last); err != nil {
+					t.Errorf("wait for events after %d: %v", last, err)
+					return
+				}
+				for _, event := range mustRead(t, s, store.Query{After: last, Limit: 1 + 7*r}) {
+					seen[r] = append(seen[r], event)
+					last = event.Position
+				}
+			}
+		})
+	}
+	all.Wait()
+	log := mustRead(t, s, store.Query{Limit: writers * each * 2})
+	g.Expect(log).To(HaveLen(writers * each))
+	for i := 1; i < len(log); i++ {
+		g.Expect(log[i].Position).To(BeNumerically(">", log[i-1].Position))
+	}
+	for r := range readers {
+		g.Expect(positions(seen[r])).To(Equal(positions(log)), "reader %d", r)
+	}
+	g.Expect(s.Head(t.Context())).To(Equal(log[len(log)-1].Position))
+}
+
+func positions(events []contact.Event) []int64 {
+	var all []int64
+	for _, event := range events {
+		all = append(all, event.Position)
+	}
+	return all
+}
+
+func testQuery(t *testing.T, s store.Store) {
+	put := func(list contact.ListKey, kind v1alpha1.EventType, source v1alpha1.EventSource) int64 {
+		change := store.Change{List: list, Address: address(1), Apply: func(current *contact.Contact) contact.Decision {
+			return contact.Decision{
+				Contact: contact.Contact{Email: address(1), Revision: 1}, Changed: true,
+				Events: []contact.Event{{Type: kind, Source: source, Time: now}},
+			}
+		}}
+		return mustChange(t, s, change).Events[0].Position
+	}
+	otherList := contact.ListKey{Namespace: "marketing", Name: "shop"}
+	otherTenant := contact.ListKey{Namespace: "sales", Name: "newsletter"}
+	a := put(list, contact.EventCreate, contact.SourceAPI)
+	b := put(list, contact.EventSubscribe, contact.SourceRecipient)
+	c := put(otherList, contact.EventSubscribe, contact.SourceAPI)
+	d := put(otherTenant, contact.EventSubscribe, contact.SourceConsole)
+
+	for name, row := range map[string]struct {
+		query store.Query
+		want  []int64
+	}{
+		"everything":                 {store.Query{}, []int64{a, b, c, d}},
+		"a page":                     {store.Query{After: a, Limit: 2}, []int64{b, c}},
+		"a range":                    {store.Query{After: a, UpTo: c}, []int64{b, c}},
+		"some positions":             {store.Query{Positions: []int64{d, a, d + 100}}, []int64{a, d}},
+		"no positions":               {store.Query{Positions: []int64{}}, nil},
+		"a namespace":                {store.Query{Filter: store.Filter{Namespace: "marketing"}}, []int64{a, b, c}},
+		"lists":                      {store.Query{Filter: store.Filter{Lists: []string{"newsletter"}}}, []int64{a, b, d}},
+		"types":                      {store.Query{Filter: store.Filter{Types: []v1alpha1.EventType{"Create", "Delete"}}}, []int64{a}},
+		"sources":                    {store.Query{Filter: store.Filter{Sources: []v1alpha1.EventSource{"API", "Console"}}}, []int64{a, c, d}},
+		"all of these at once":       {store.Query{After: a, Filter: store.Filter{Namespace: "marketing", Lists: []string{"shop"}, Types: []v1alpha1.EventType{"Subscribe"}, Sources: []v1alpha1.EventSource{"API"}}}, []int64{c}},
+		"a name that looks like SQL": {store.Query{Filter: store.Filter{Lists: []string{"'; DROP TABLE events --"}}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			g.Expect(positions(mustRead(t, s, row.query))).To(Equal(row.want))
+			if row.query.Limit == 0 {
+				g.Expect(s.CountEvents(t.Context(), row.query)).To(Equal(int64(len(row.want))))
+			}
+		})
+	}
+}
+
+func testWaitCancelled(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := make(chan error)
+	go func() { waited <- s.WaitForEvents(ctx, 0) }()
+	cancel()
+	g.Eventually(waited).Should(Receive(MatchError(context.Canceled)))
+}
