@@ -183,8 +183,8 @@ type Signing struct {
 // Retry says when a failed call is repeated.
 type Retry struct {
 	// intervals are the waits before the first, second, … retry of an event,
-	// each from 1s to 24h, with up to 10 % added at random. The last one is
-	// repeated until the callback answers. Five times 5m by default.
+	// each from 1s to 24h. The last one is repeated until the callback
+	// answers. Five times 5m by default.
 	//
 	// +optional
 	// +listType=atomic

@@ -15,6 +15,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
@@ -110,6 +111,15 @@ type Filter struct {
 	Sources []v1alpha1.EventSource
 }
 
+// Matches tells whether the filter lets an event through. It means the same as
+// Query.Filter does to an engine.
+func (f Filter) Matches(event *contact.Event) bool {
+	return (f.Namespace == "" || f.Namespace == event.List.Namespace) &&
+		(len(f.Lists) == 0 || slices.Contains(f.Lists, event.List.Name)) &&
+		(len(f.Types) == 0 || slices.Contains(f.Types, event.Type)) &&
+		(len(f.Sources) == 0 || slices.Contains(f.Sources, event.Source))
+}
+
 // SubscriptionKey names a WebhookSubscription of any namespace.
 type SubscriptionKey struct {
 	Namespace string
@@ -127,8 +137,8 @@ type Deliveries interface {
 	DropDelivery(ctx context.Context, key SubscriptionKey) error
 	// LoadDelivery returns the row, or ErrNotFound.
 	LoadDelivery(ctx context.Context, key SubscriptionKey) (Delivery, error)
-	// Checkpoint writes rows together, in one commit. It never makes a row:
-	// the keys that have none any more are returned.
+	// Checkpoint writes rows together, in one commit. It never makes a row, and
+	// it leaves a row alone that has another Token: such keys are returned.
 	Checkpoint(ctx context.Context, deliveries []Delivery) (gone []SubscriptionKey, err error)
 	// DeliveriesSince returns the rows written after this revision, oldest
 	// write first. 0 returns all.
@@ -138,6 +148,9 @@ type Deliveries interface {
 // Delivery is how far one subscription is.
 type Delivery struct {
 	Key SubscriptionKey
+	// Token fences: whoever writes the row must know the token that the store
+	// gave it. A row that was dropped and opened again has another one.
+	Token int64
 	// Cursor is the position up to which events were taken from the log. Every
 	// matching event at or below it is delivered, or in Open.
 	Cursor int64

@@ -11,22 +11,23 @@ import (
 )
 
 const (
-	insertDelivery = `INSERT INTO deliveries (namespace, name, cursor, open, behind, health, revision)
-		VALUES (?, ?, ?, '[]', 0, '{}', ?) ON CONFLICT DO NOTHING`
+	insertDelivery = `INSERT INTO deliveries (namespace, name, token, cursor, open, behind, health, revision)
+		VALUES (?1, ?2, ?3, ?4, '[]', 0, '{}', ?3) ON CONFLICT DO NOTHING`
 
 	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, revision = ?
-		WHERE namespace = ? AND name = ?`
+		WHERE namespace = ? AND name = ? AND token = ?`
 
 	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ?`
 
-	selectDeliveries = `SELECT namespace, name, cursor, open, behind, health, revision FROM deliveries`
+	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, revision FROM deliveries`
 )
 
 // OpenDelivery implements store.Deliveries.
 func (s *Store) OpenDelivery(ctx context.Context, key store.SubscriptionKey) error {
 	err := s.writer.do(ctx, func(tx *transaction) error {
-		// The writer is alone, so head is the end of the log that this commit sees.
-		_, err := tx.exec(tx.insertDelivery, key.Namespace, key.Name, tx.head, tx.nextRevision())
+		// A revision is never given twice, so it serves as the new row's token. The
+		// writer is alone, so head is the end of the log that this commit sees.
+		_, err := tx.exec(tx.insertDelivery, key.Namespace, key.Name, tx.nextRevision(), tx.head)
 		return err
 	})
 	if err != nil {
@@ -86,7 +87,7 @@ func (tx *transaction) writeDelivery(delivery *store.Delivery) (found bool, err 
 		return false, err
 	}
 	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, string(open), delivery.Behind, string(health), tx.nextRevision(),
-		delivery.Key.Namespace, delivery.Key.Name)
+		delivery.Key.Namespace, delivery.Key.Name, delivery.Token)
 	if err != nil {
 		return false, err
 	}
@@ -133,8 +134,8 @@ func scanDelivery(row interface{ Scan(...any) error }) (store.Delivery, error) {
 		delivery     store.Delivery
 		open, health []byte
 	)
-	err := row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Cursor, &open, &delivery.Behind,
-		&health, &delivery.Revision)
+	err := row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Token, &delivery.Cursor, &open,
+		&delivery.Behind, &health, &delivery.Revision)
 	if err != nil {
 		return delivery, err
 	}

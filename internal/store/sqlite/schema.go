@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"postbus.dev/postbus/internal/store"
 )
@@ -55,6 +56,7 @@ var migrations = []string{
 	CREATE TABLE deliveries (
 		namespace TEXT NOT NULL,
 		name      TEXT NOT NULL,
+		token     INTEGER NOT NULL,
 		cursor    INTEGER NOT NULL,
 		open      TEXT NOT NULL, -- []store.OpenEvent as JSON
 		behind    INTEGER NOT NULL,
@@ -73,7 +75,7 @@ func check(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if found != "ok" {
-		return fmt.Errorf("%w (%s): restore it from a backup", store.ErrDamaged, found)
+		return fmt.Errorf("%w (%s): restore it from a backup", store.ErrDamaged, strings.Join(strings.Fields(found), " "))
 	}
 	version, err := pragma(ctx, db, "user_version")
 	if err != nil {

@@ -63,9 +63,8 @@ func testOpenDeliveryRace(t *testing.T, s store.Store) {
 func testCheckpoint(t *testing.T, s store.Store) {
 	g := NewWithT(t)
 	shop := store.SubscriptionKey{Namespace: "marketing", Name: "shop"}
-	g.Expect(s.OpenDelivery(t.Context(), crm)).To(Succeed())
 	written := store.Delivery{
-		Key: crm, Cursor: 7, Behind: 3,
+		Key: crm, Token: open(t, s, crm), Cursor: 7, Behind: 3,
 		Open: []store.OpenEvent{{Position: 5, Attempts: 2, NextAttempt: now}, {Position: 7}},
 		Health: store.Health{
 			LastSuccess: now, FailingSince: now.Add(time.Second),
@@ -82,6 +81,24 @@ func testCheckpoint(t *testing.T, s store.Store) {
 	g.Expect(read).To(Equal(written))
 	_, err = s.LoadDelivery(t.Context(), shop)
 	g.Expect(err).To(MatchError(store.ErrNotFound))
+
+	// Whoever still holds a row that was dropped and opened again is refused.
+	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed())
+	g.Expect(open(t, s, crm)).NotTo(Equal(written.Token))
+	g.Expect(s.Checkpoint(t.Context(), []store.Delivery{written})).To(Equal([]store.SubscriptionKey{crm}))
+	read, err = s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(read.Cursor).To(BeZero())
+}
+
+// open opens a delivery and returns its token.
+func open(t *testing.T, s store.Deliveries, key store.SubscriptionKey) int64 {
+	t.Helper()
+	g := NewWithT(t)
+	g.Expect(s.OpenDelivery(t.Context(), key)).To(Succeed())
+	delivery, err := s.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	return delivery.Token
 }
 
 func testDeliveriesSince(t *testing.T, s store.Store) {
@@ -97,7 +114,8 @@ func testDeliveriesSince(t *testing.T, s store.Store) {
 	last := all[2].Revision
 
 	g.Expect(s.DropDelivery(t.Context(), keys[2])).To(Succeed()) // the row with the highest revision
-	_, err = s.Checkpoint(t.Context(), []store.Delivery{{Key: keys[1], Cursor: 9}, {Key: keys[0], Cursor: 9}})
+	_, err = s.Checkpoint(t.Context(), []store.Delivery{
+		{Key: keys[1], Token: all[1].Token, Cursor: 9}, {Key: keys[0], Token: all[0].Token, Cursor: 9}})
 	g.Expect(err).NotTo(HaveOccurred())
 	changed, err := s.DeliveriesSince(t.Context(), last)
 	g.Expect(err).NotTo(HaveOccurred())

@@ -96,7 +96,11 @@ func testQuery(t *testing.T, s store.Store) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			g.Expect(positions(mustRead(t, s, row.query))).To(Equal(row.want))
+			events := mustRead(t, s, row.query)
+			g.Expect(positions(events)).To(Equal(row.want))
+			for _, event := range events {
+				g.Expect(row.query.Filter.Matches(&event)).To(BeTrue(), "the filter means the same in memory")
+			}
 			if row.query.Limit == 0 {
 				g.Expect(s.CountEvents(t.Context(), row.query)).To(Equal(int64(len(row.want))))
 			}
