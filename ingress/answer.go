@@ -1,0 +1,167 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/go-logr/logr"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// problem is an answer other than 200. Its message is for the caller.
+type problem struct {
+	status  int
+	code    string
+	message string
+	// parameter is the parameter that the message is about, if it is about one.
+	parameter string
+	// header is what goes with the status, such as Allow.
+	header map[string]string
+}
+
+// Error returns the message.
+func (p *problem) Error() string { return p.message }
+
+// retryAfter is how many seconds a caller should wait while the store can't
+// commit: about what a restart of it takes.
+const retryAfter = 5
+
+// The problems that are always the same. The messages of the first two are
+// Maileon's, word for word.
+var (
+	errNoKey = &problem{status: http.StatusUnauthorized, code: "KeyMissing",
+		message: "'key' parameter not found or too many values.", parameter: keyParameter}
+	errUnknownKey = &problem{status: http.StatusUnauthorized, code: "KeyUnknown",
+		message: "no such api key", parameter: keyParameter}
+	errNoScope = &problem{status: http.StatusForbidden, code: "ScopeMissing",
+		message: "the api key does not have the scope ContactsWrite"}
+	errListGone = &problem{status: http.StatusForbidden, code: "ListMissing",
+		message: "the scope ContactsWrite has no list: the contact list of the api key does not exist"}
+	errPlainHTTP = &problem{status: http.StatusForbidden, code: "HTTPSRequired",
+		message: "only HTTPS is allowed"}
+	errBrowser = &problem{status: http.StatusForbidden, code: "BrowserCall",
+		message: "calls from a browser are not allowed: the api key would be readable there"}
+	errNoRoute = &problem{status: http.StatusNotFound, code: "NotFound",
+		message: "no such resource"}
+	errTooLarge = &problem{status: http.StatusRequestEntityTooLarge, code: "BodyTooLarge",
+		message: "the body must have at most 1 MiB", header: map[string]string{"Connection": "close"}}
+	errMediaType = &problem{status: http.StatusUnsupportedMediaType, code: "UnsupportedMediaType",
+		message: "the content type must be application/json or application/x-www-form-urlencoded, in UTF-8 and not compressed"}
+	errExternalID = &problem{status: http.StatusConflict, code: "ExternalIDTaken",
+		message: "illegal parameter value: external_id belongs to another contact of the list", parameter: "external_id"}
+	errUnavailable = &problem{status: http.StatusServiceUnavailable, code: "Unavailable",
+		message: "contacts can't be stored at the moment, nothing was stored",
+		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)}}
+	errInternal = &problem{status: http.StatusInternalServerError, code: "Internal",
+		message: "internal server error"}
+	errClientGone = &problem{status: statusClientGone, code: "ClientGone",
+		message: "the caller did not wait for the answer"}
+)
+
+func methodNotAllowed(allowed string) *problem {
+	return &problem{status: http.StatusMethodNotAllowed, code: "MethodNotAllowed",
+		message: "the method must be " + allowed, header: map[string]string{"Allow": allowed}}
+}
+
+func malformed(message string) *problem {
+	return &problem{status: http.StatusBadRequest, code: "Malformed", message: message}
+}
+
+func tooManyValues(parameter string) *problem {
+	parameter = contact.Shorten(parameter)
+	return &problem{status: http.StatusBadRequest, code: "TooManyValues",
+		message: "too many values: " + parameter + " is given more than once", parameter: parameter}
+}
+
+// inputCodes are the codes of what contact rules refuse.
+var inputCodes = map[contact.Problem]string{
+	contact.IllegalParameter:     "IllegalValue",
+	contact.IllegalStandardField: "IllegalValue",
+	contact.IllegalCustomField:   "IllegalValue",
+	contact.UnknownStandardField: "UnknownField",
+	contact.UnknownCustomField:   "UnknownField",
+}
+
+// problemOf returns what to answer for an error. It logs the ones whose text
+// the caller must not see, and only those.
+func problemOf(ctx context.Context, err error) *problem {
+	var known *problem
+	var input *contact.InputError
+	logger := logr.FromContextOrDiscard(ctx)
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &input):
+		return &problem{status: http.StatusBadRequest, code: inputCodes[input.Problem],
+			message: input.Error(), parameter: contact.Shorten(input.Parameter)}
+	case errors.Is(err, store.ErrExternalIDTaken):
+		return errExternalID
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, errLookUp), errors.Is(err, context.DeadlineExceeded):
+		logger.V(1).Info("turned a call away", "reason", err.Error())
+		return errUnavailable
+	case errors.Is(err, context.Canceled):
+		return errClientGone
+	}
+	logger.Error(err, "answer a call")
+	return errInternal
+}
+
+// accepted is the body of a 200.
+type accepted struct {
+	Contact acceptedContact `json:"contact"`
+	DOI     acceptedOptIn   `json:"doi"`
+}
+
+type acceptedContact struct {
+	// ID is a string because JavaScript can't hold every 64-bit number.
+	ID      string `json:"id"`
+	List    string `json:"list"`
+	Created bool   `json:"created"`
+}
+
+type acceptedOptIn struct {
+	Started bool `json:"started"`
+}
+
+func acceptedOf(list string, decision *contact.Decision) accepted {
+	return accepted{
+		Contact: acceptedContact{
+			ID: strconv.FormatInt(decision.Contact.ID, 10), List: list, Created: decision.Created,
+		},
+		DOI: acceptedOptIn{Started: decision.OptInStarted},
+	}
+}
+
+// refused is the body of every other answer.
+type refused struct {
+	Error refusedError `json:"error"`
+}
+
+type refusedError struct {
+	Message   string `json:"message"`
+	Code      string `json:"code"`
+	Parameter string `json:"parameter,omitempty"`
+}
+
+func writeProblem(w http.ResponseWriter, p *problem) {
+	for name, value := range p.header {
+		w.Header().Set(name, value)
+	}
+	writeJSON(w, p.status, refused{Error: refusedError{Message: p.message, Code: p.code, Parameter: p.parameter}})
+}
+
+// writeJSON writes an answer. A write error means that the caller is gone, and
+// there is nobody left to tell.
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}

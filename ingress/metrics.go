@@ -1,0 +1,89 @@
+package ingress
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"postbus.dev/postbus/internal/contact"
+)
+
+// Metrics are what ingress counts. Health checks are not among the requests.
+type Metrics struct {
+	requests *prometheus.CounterVec
+	duration prometheus.Histogram
+	contacts *prometheus.CounterVec
+	unknown  prometheus.Counter
+}
+
+// statusClientGone is what nginx logs for a caller that did not wait for the
+// answer. No caller ever sees it.
+const statusClientGone = 499
+
+// statuses are all the status codes that ingress answers.
+var statuses = []int{
+	http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+	http.StatusMethodNotAllowed, http.StatusConflict, http.StatusRequestEntityTooLarge,
+	http.StatusUnsupportedMediaType, statusClientGone, http.StatusInternalServerError, http.StatusServiceUnavailable,
+}
+
+// What a call made of its contact.
+const (
+	resultCreated   = "created"
+	resultUpdated   = "updated"
+	resultUnchanged = "unchanged"
+)
+
+// NewMetrics registers ingress's metrics, each label value at zero.
+func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postbus_ingress_requests_total",
+			Help: "Requests answered, by HTTP status code (499: the caller did not wait).",
+		}, []string{"code"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "postbus_ingress_request_duration_seconds",
+			Help:    "Time from a request's header to its answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
+		}),
+		contacts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postbus_ingress_contacts_total",
+			Help: "Calls accepted, by what they made of their contact: created, updated, unchanged.",
+		}, []string{"result"}),
+		unknown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "postbus_ingress_unknown_parameters_total",
+			Help: "Parameters of accepted keys that were ignored because nothing is called so.",
+		}),
+	}
+	for _, collector := range []prometheus.Collector{m.requests, m.duration, m.contacts, m.unknown} {
+		if err := registerer.Register(collector); err != nil {
+			return nil, fmt.Errorf("register the metrics of ingress: %w", err)
+		}
+	}
+	for _, status := range statuses {
+		m.requests.WithLabelValues(strconv.Itoa(status))
+	}
+	for _, result := range []string{resultCreated, resultUpdated, resultUnchanged} {
+		m.contacts.WithLabelValues(result)
+	}
+	return m, nil
+}
+
+func (m *Metrics) countRequest(status int, duration time.Duration) {
+	m.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	m.duration.Observe(duration.Seconds())
+}
+
+func (m *Metrics) countContact(decision *contact.Decision) {
+	result := resultUnchanged
+	switch {
+	case decision.Created:
+		result = resultCreated
+	case decision.Changed:
+		result = resultUpdated
+	}
+	m.contacts.WithLabelValues(result).Inc()
+}

@@ -1,0 +1,142 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// The paths that ingress serves.
+const (
+	contactPath = "/webhooks/contacts/email"
+	healthPath  = "/healthz"
+	readyPath   = "/readyz"
+)
+
+func isOurs(path string) bool {
+	return path == contactPath || path == healthPath || path == readyPath
+}
+
+// server answers requests.
+type server struct {
+	options  Options
+	metrics  *Metrics
+	keys     keyring
+	now      func() time.Time
+	stopping atomic.Bool
+}
+
+func newServer(options Options, metrics *Metrics) *server {
+	now := options.Now
+	if now == nil {
+		now = time.Now
+	}
+	return &server{
+		options: options,
+		metrics: metrics,
+		keys:    keyring{objects: options.Objects, now: now},
+		now:     now,
+	}
+}
+
+// ServeHTTP routes by the exact path. http.ServeMux would answer a path such as
+// //webhooks with a redirect whose Location repeats the query, and so the key.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+	switch r.URL.Path {
+	case healthPath:
+		s.answerHealth(recorder, r, func(context.Context) error { return nil })
+	case readyPath:
+		s.answerHealth(recorder, r, s.ready)
+	default:
+		s.answerCall(recorder, r)
+		s.metrics.countRequest(recorder.status, time.Since(start))
+	}
+	logAccess(r, recorder.status, time.Since(start))
+}
+
+// statusRecorder remembers the status for logs and metrics.
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader remembers the status and writes it.
+func (r *statusRecorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// answerCall answers whatever is not a health check.
+func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if value := recover(); value != nil {
+			logPanic(r.Context(), value)
+			writeProblem(w, errInternal)
+		}
+	}()
+	if r.URL.Path != contactPath {
+		writeProblem(w, errNoRoute)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	answer, err := s.saveContact(r.WithContext(ctx))
+	if err != nil {
+		writeProblem(w, problemOf(ctx, err))
+		return
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// checkCaller checks what is known before anything of the request is read.
+func (s *server) checkCaller(r *http.Request) error {
+	switch {
+	case r.TLS == nil && !s.options.AllowPlainHTTP:
+		return errPlainHTTP
+	case len(r.Header.Values("Origin")) > 0: // browsers send it with every POST
+		return errBrowser
+	case r.Method != http.MethodPost:
+		return methodNotAllowed(http.MethodPost)
+	}
+	return nil
+}
+
+// readyTimeout bounds a readiness check; a kubelet waits a second by default.
+const readyTimeout = time.Second
+
+var errStopping = errors.New("shutting down")
+
+func (s *server) ready(ctx context.Context) error {
+	switch {
+	case s.stopping.Load():
+		return errStopping
+	case s.options.Ready == nil:
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return s.options.Ready(ctx)
+}
+
+// answerHealth answers a health check in plain text, as kubelets and people
+// expect it. HTTPS is not asked for: a kubelet has nothing to hide.
+func (s *server) answerHealth(w http.ResponseWriter, r *http.Request, check func(context.Context) error) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		writeProblem(w, methodNotAllowed("GET, HEAD"))
+		return
+	}
+	status, text := http.StatusOK, "ok"
+	if err := check(r.Context()); err != nil {
+		status, text = http.StatusServiceUnavailable, "not ready: "+err.Error()
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintln(w, text) // a write error means that nobody is left to tell
+}
