@@ -27,6 +27,7 @@ type ApiKey struct {
 	Spec ApiKeySpec `json:"spec,omitzero"`
 	// status is what the controller has seen.
 	// +optional
+	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: "Accepted", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
 	Status ApiKeyStatus `json:"status,omitzero"`
 }
 
@@ -67,6 +68,8 @@ type ApiKeySpec struct {
 	// does not expire.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=date-time
 	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 

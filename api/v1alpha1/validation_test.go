@@ -1,0 +1,228 @@
+package v1alpha1_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/testkit"
+)
+
+var plane *testkit.ControlPlane
+
+func TestMain(m *testing.M) {
+	os.Exit(testkit.Run(m, func(p *testkit.ControlPlane) { plane = p }))
+}
+
+// row is a spec, in YAML, and what the API server says about it: nothing when
+// it is accepted, otherwise a text that the refusal must contain.
+type row struct {
+	spec    string
+	refused string
+}
+
+func TestContactListValidation(t *testing.T) {
+	validate(t, "ContactList", map[string]row{
+		"an empty spec is accepted": {spec: `{}`},
+		"everything is accepted": {spec: `
+displayName: Newsletter
+id: 2
+standardFields: [{name: FIRSTNAME, id: 2}]
+customFields: [{name: special date, type: Date, id: 7}, {name: points, type: Integer}]
+optIn: {resendPolicy: Always, mailings: [{key: dh6hdjk9, default: true}, {key: other_1, default: false}]}`},
+
+		"an empty display name":           {`displayName: ""`, "spec.displayName"},
+		"a display name of 256 letters":   {"displayName: " + strings.Repeat("x", 256), "spec.displayName"},
+		"a display name of 255 letters":   {spec: "displayName: " + strings.Repeat("x", 255)},
+		"a negative id":                   {`id: -1`, "spec.id"},
+		"the id 0":                        {spec: `id: 0`},
+		"an unknown standard field":       {`standardFields: [{name: SHOE, id: 2}]`, "spec.standardFields[0].name"},
+		"a standard field without number": {`standardFields: [{name: CITY}]`, "spec.standardFields[0].id"},
+		"a standard field with the number of the e-mail address": {
+			`standardFields: [{name: CITY, id: 1}]`, "spec.standardFields[0].id"},
+		"a standard field twice": {`standardFields: [{name: CITY, id: 2}, {name: CITY, id: 3}]`, "spec.standardFields[1]"},
+
+		"a custom field's name of 2 characters":  {`customFields: [{name: ab, type: String}]`, "spec.customFields[0].name"},
+		"a custom field's name of 3 characters":  {spec: `customFields: [{name: abc, type: String}]`},
+		"a custom field's name of 65 characters": {"customFields: [{name: " + strings.Repeat("x", 65) + ", type: String}]", "spec.customFields[0].name"},
+		"a custom field's name of 64 characters": {spec: "customFields: [{name: " + strings.Repeat("x", 64) + ", type: String}]"},
+		"a custom field with a space before it":  {`customFields: [{name: " abc", type: String}]`, "spec.customFields[0].name"},
+		"a custom field with a space behind it":  {`customFields: [{name: "abc ", type: String}]`, "spec.customFields[0].name"},
+		"a custom field with a line break in it": {`customFields: [{name: "ab\nc", type: String}]`, "spec.customFields[0].name"},
+		"a custom field with an umlaut":          {spec: `customFields: [{name: Schuhgröße, type: String}]`},
+		"a custom field called as a standard one": {
+			`customFields: [{name: FIRSTNAME, type: String}]`, "customFields[].name must not be the name of a standard field"},
+		"a custom field called as a read-only one": {
+			`customFields: [{name: CHECKSUM, type: String}]`, "customFields[].name must not be the name of a standard field"},
+		"a custom field called as a standard one in another case": {spec: `customFields: [{name: Firstname, type: String}]`},
+		"a custom field with a reserved name": {
+			`customFields: [{name: external_id, type: String}]`, "customFields[].name must not be a reserved name"},
+		"a custom field with an unknown type":    {`customFields: [{name: abc, type: Text}]`, "spec.customFields[0].type"},
+		"a custom field without a type":          {`customFields: [{name: abc}]`, "spec.customFields[0].type"},
+		"a custom field with the number 1":       {`customFields: [{name: abc, type: String, id: 1}]`, "spec.customFields[0].id"},
+		"a custom field twice":                   {`customFields: [{name: abc, type: String}, {name: abc, type: Date}]`, "spec.customFields[1]"},
+		"an unknown resend policy":               {`optIn: {resendPolicy: Sometimes}`, "spec.optIn.resendPolicy"},
+		"a mailing's key with a space":           {`optIn: {mailings: [{key: a b}]}`, "spec.optIn.mailings[0].key"},
+		"a mailing's key of 65 characters":       {"optIn: {mailings: [{key: " + strings.Repeat("x", 65) + "}]}", "spec.optIn.mailings[0].key"},
+		"two default mailings":                   {`optIn: {mailings: [{key: a, default: true}, {key: b, default: true}]}`, "optIn.mailings: at most one"},
+		"an unknown field":                       {`display: Newsletter`, `unknown field "spec.display"`},
+		"an unknown field deep in the structure": {`optIn: {mailing: []}`, `unknown field "spec.optIn.mailing"`},
+	})
+}
+
+func TestApiKeyValidation(t *testing.T) {
+	const minimal = "listRef: {name: newsletter}\nscopes: [ContactsWrite]\n"
+	validate(t, "ApiKey", map[string]row{
+		"the smallest spec is accepted": {spec: minimal},
+		"everything is accepted": {spec: `
+listRef: {name: newsletter}
+scopes: [ContactsWrite, ContactsRemove, ContactsImport, ContactsRead]
+source: Console
+secretRef: {name: website-form}
+expiresAt: "2027-06-30T00:00:00+02:00"
+suspend: true`},
+
+		"no list":                {`scopes: [ContactsWrite]`, "spec.listRef"},
+		"a list without a name":  {"listRef: {}\nscopes: [ContactsWrite]", "spec.listRef.name"},
+		"a list's name is empty": {"listRef: {name: \"\"}\nscopes: [ContactsWrite]", "spec.listRef.name"},
+		"a list's name of 254 characters": {
+			"listRef: {name: " + strings.Repeat("x", 254) + "}\nscopes: [ContactsWrite]", "spec.listRef.name"},
+		"no scopes":               {`listRef: {name: newsletter}`, "spec.scopes"},
+		"an empty list of scopes": {"listRef: {name: newsletter}\nscopes: []", "spec.scopes"},
+		"an unknown scope":        {"listRef: {name: newsletter}\nscopes: [Everything]", "spec.scopes[0]"},
+		"a scope twice":           {"listRef: {name: newsletter}\nscopes: [ContactsRead, ContactsRead]", "spec.scopes[1]"},
+		"an unknown source":       {minimal + `source: Robot`, "spec.source"},
+		"a Secret without a name": {minimal + `secretRef: {}`, "spec.secretRef.name"},
+		"a Secret's data key":     {minimal + `secretRef: {name: a, key: b}`, `unknown field "spec.secretRef.key"`},
+
+		"an expiry in UTC":                       {spec: minimal + `expiresAt: "2027-06-30T00:00:00Z"`},
+		"an expiry with a fraction":              {spec: minimal + `expiresAt: "2027-06-30T00:00:00.123456789Z"`},
+		"an expiry that is a date":               {minimal + `expiresAt: "2027-06-30"`, "spec.expiresAt"},
+		"an expiry without a zone":               {minimal + `expiresAt: "2027-06-30T00:00:00"`, "spec.expiresAt"},
+		"an expiry in small letters":             {minimal + `expiresAt: "2027-06-30t00:00:00z"`, "spec.expiresAt"},
+		"an expiry in a month that is not there": {minimal + `expiresAt: "2027-13-30T00:00:00Z"`, "spec.expiresAt"},
+		"an expiry on a day that is not there":   {minimal + `expiresAt: "2027-02-30T00:00:00Z"`, "spec.expiresAt"},
+		"an expiry in an hour that is not there": {minimal + `expiresAt: "2027-06-30T24:00:00Z"`, "spec.expiresAt"},
+		"an expiry in a leap second":             {minimal + `expiresAt: "2027-06-30T23:59:60Z"`, "spec.expiresAt"},
+		"an expiry with 10 digits of fraction":   {minimal + `expiresAt: "2027-06-30T00:00:00.1234567890Z"`, "spec.expiresAt"},
+		"an expiry in the year 0":                {spec: minimal + `expiresAt: "0000-01-01T00:00:00Z"`},
+		"an expiry that is text":                 {minimal + `expiresAt: tomorrow`, "spec.expiresAt"},
+	})
+}
+
+func TestWebhookSubscriptionValidation(t *testing.T) {
+	const minimal = "callback: {url: https://crm.example.com/hooks}\n"
+	callback := func(url string) string { return "callback: {url: '" + url + "'}\n" }
+	timeout := func(text string) string { return "callback: {url: https://crm.example.com, timeout: " + text + "}\n" }
+	validate(t, "WebhookSubscription", map[string]row{
+		"the smallest spec is accepted": {spec: minimal},
+		"everything is accepted": {spec: `
+app: crm
+events: [Create, Subscribe, Unsubscribe, ChangeProfile, Delete]
+sources: [API, Console, Recipient]
+lists: [newsletter, other]
+callback: {url: "https://crm.example.com:8443/hooks?tenant=42", timeout: 5s}
+payload: {format: Mailingwork}
+signing: {secretRef: {name: crm-signing}}
+retry: {intervals: [5m, 1h30m, 24h]}
+ordering: None
+rateLimit: {maxInFlight: 1000}
+suspend: true`},
+
+		"an empty app":              {minimal + `app: ""`, "spec.app"},
+		"an app of 64 characters":   {minimal + "app: " + strings.Repeat("x", 64), "spec.app"},
+		"an unknown event":          {minimal + `events: [Open]`, "spec.events[0]"},
+		"an event twice":            {minimal + `events: [Create, Create]`, "spec.events[1]"},
+		"an unknown source":         {minimal + `sources: [Robot]`, "spec.sources[0]"},
+		"a source twice":            {minimal + `sources: [API, API]`, "spec.sources[1]"},
+		"a list's name is empty":    {minimal + `lists: [""]`, "spec.lists[0]"},
+		"a list twice":              {minimal + `lists: [a, a]`, "spec.lists[1]"},
+		"more lists than 100":       {minimal + "lists: [" + names(101) + "]", "spec.lists"},
+		"100 lists":                 {spec: minimal + "lists: [" + names(100) + "]"},
+		"no callback":               {`app: crm`, "spec.callback"},
+		"a callback without a URL":  {`callback: {timeout: 1s}`, "spec.callback.url"},
+		"a Secret without a name":   {minimal + `signing: {secretRef: {}}`, "spec.signing.secretRef.name"},
+		"an unknown format":         {minimal + `payload: {format: Pigeon}`, "spec.payload.format"},
+		"an unknown ordering":       {minimal + `ordering: Random`, "spec.ordering"},
+		"no call in flight":         {minimal + `rateLimit: {maxInFlight: 0}`, "spec.rateLimit.maxInFlight"},
+		"more in flight than 1000":  {minimal + `rateLimit: {maxInFlight: 1001}`, "spec.rateLimit.maxInFlight"},
+		"an unknown field":          {minimal + `urls: []`, `unknown field "spec.urls"`},
+		"an unknown callback field": {`callback: {url: "https://a.example", method: GET}`, `unknown field "spec.callback.method"`},
+
+		"a URL with http":               {spec: callback("http://crm.example.com")},
+		"a URL with an IPv6 host":       {spec: callback("http://[::1]:9000/hooks")},
+		"a URL with an @ in its path":   {spec: callback("https://crm.example.com/@me?to=a@b")},
+		"a URL of another scheme":       {callback("ftp://crm.example.com"), "callback.url must be an absolute http or https URL"},
+		"a URL without a scheme":        {callback("crm.example.com/hooks"), "callback.url must be an absolute http or https URL"},
+		"a URL without a host":          {callback("https:///hooks"), "callback.url must be an absolute http or https URL"},
+		"a URL with a port but no host": {callback("https://:443/hooks"), "callback.url must be an absolute http or https URL"},
+		"a URL with a space":            {callback("https://crm.example.com /"), "callback.url must be an absolute http or https URL"},
+		"a URL with a user":             {callback("https://me@crm.example.com/"), "callback.url must not hold a user name or password"},
+		"a URL with a password":         {callback("https://me:secret@crm.example.com/"), "callback.url must not hold a user name or password"},
+		"a URL with a fragment":         {callback("https://crm.example.com/#top"), "callback.url must not have a fragment"},
+		"a URL of 2049 characters":      {callback("https://crm.example.com/" + strings.Repeat("x", 2049-24)), "spec.callback.url"},
+		"a URL of 2048 characters":      {spec: callback("https://crm.example.com/" + strings.Repeat("x", 2048-24))},
+
+		"the shortest timeout":           {spec: timeout("100ms")},
+		"the longest timeout":            {spec: timeout("30s")},
+		"a timeout of two units":         {spec: timeout("1s500ms")},
+		"a timeout that is too short":    {timeout("99ms"), "callback.timeout must be between 100ms and 30s"},
+		"a timeout that is too long":     {timeout("31s"), "callback.timeout must be between 100ms and 30s"},
+		"a timeout that is negative":     {timeout("-5s"), "spec.callback.timeout"},
+		"a timeout without a unit":       {timeout(`"10"`), "spec.callback.timeout"},
+		"a timeout that is a number":     {timeout("10"), "spec.callback.timeout"},
+		"a timeout in an unknown unit":   {timeout("1d"), "spec.callback.timeout"},
+		"a timeout that overflows":       {timeout("99999999999999h"), "spec.callback.timeout"},
+		"no retry intervals":             {minimal + `retry: {intervals: []}`, "spec.retry.intervals"},
+		"more retry intervals than 30":   {minimal + "retry: {intervals: [" + strings.Repeat("5m, ", 30) + "5m]}", "spec.retry.intervals"},
+		"a retry interval of a second":   {spec: minimal + `retry: {intervals: [1s]}`},
+		"a retry interval that is short": {minimal + `retry: {intervals: [5m, 999ms]}`, "retry.intervals must each be between 1s and 24h"},
+		"a retry interval that is long":  {minimal + `retry: {intervals: [25h]}`, "retry.intervals must each be between 1s and 24h"},
+		"a retry interval of a day":      {minimal + `retry: {intervals: [1d]}`, "spec.retry.intervals[0]"},
+	})
+}
+
+// validate creates an object for each row with strict field validation, as
+// kubectl does. What the API server takes, a typed client must be able to read:
+// one object that it can't would stop every informer of the kind.
+func validate(t *testing.T, kind string, rows map[string]row) {
+	t.Helper()
+	strict := client.WithFieldValidation(plane.Client, metav1.FieldValidationStrict)
+	namespace := plane.Namespace(t)
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			spec := map[string]any{}
+			g.Expect(yaml.Unmarshal([]byte(row.spec), &spec)).To(Succeed())
+			object := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
+			object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
+			object.SetNamespace(namespace)
+			object.SetGenerateName("row-")
+			err := strict.Create(t.Context(), object)
+			if row.refused != "" {
+				g.Expect(err).To(MatchError(ContainSubstring(row.refused)))
+				return
+			}
+			g.Expect(err).NotTo(HaveOccurred())
+			typed, err := plane.Client.Scheme().New(object.GroupVersionKind())
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(object), typed.(client.Object))).To(Succeed())
+		})
+	}
+}
+
+// names returns this many different names, separated by commas.
+func names(count int) string {
+	var all []string
+	for i := range count {
+		all = append(all, "list"+strings.Repeat("x", i))
+	}
+	return strings.Join(all, ", ")
+}
