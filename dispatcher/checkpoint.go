@@ -1,0 +1,77 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	// checkpointInterval is how often changed ledgers are written: what a
+	// process that dies sends again is what happened in this time.
+	checkpointInterval = 250 * time.Millisecond
+	// idleInterval is how often cursors are written that have moved over
+	// events that nobody wanted. It bounds what is read again after a start.
+	idleInterval = time.Minute
+)
+
+// checkpointer writes the ledgers of all runners that have changed.
+type checkpointer struct {
+	registry   *registry
+	tail       *tail
+	deliveries store.Deliveries
+	metrics    *metrics
+}
+
+// run writes until the context ends.
+func (c *checkpointer) run(ctx context.Context) {
+	clock := c.registry.options.Clock
+	lastIdle := clock.Now()
+	for ctx.Err() == nil {
+		sleep(ctx, clock, checkpointInterval)
+		idle := clock.Since(lastIdle) >= idleInterval
+		if idle {
+			lastIdle = clock.Now()
+		}
+		c.write(ctx, idle)
+	}
+}
+
+// write writes once. What could not be written is written the next time.
+func (c *checkpointer) write(ctx context.Context, idle bool) {
+	changed, deliveries := c.collect(idle)
+	if len(deliveries) == 0 {
+		return
+	}
+	gone, err := c.deliveries.Checkpoint(ctx, deliveries)
+	if err != nil {
+		for _, r := range changed {
+			r.notWritten()
+		}
+		if ctx.Err() == nil {
+			c.metrics.checkpointErrors.Inc()
+			logr.FromContextOrDiscard(ctx).Error(err, "checkpoint was not written, trying again", "subscriptions", len(changed))
+		}
+		return
+	}
+	for _, key := range gone {
+		c.registry.lost(key)
+	}
+}
+
+// collect takes the snapshots of all runners at one position of the tail.
+func (c *checkpointer) collect(idle bool) (changed []*runner, deliveries []store.Delivery) {
+	runners := c.registry.all()
+	c.tail.mu.Lock()
+	defer c.tail.mu.Unlock()
+	for _, r := range runners {
+		if delivery, ok := r.snapshot(c.tail.position, idle); ok {
+			changed = append(changed, r)
+			deliveries = append(deliveries, delivery)
+		}
+	}
+	return changed, deliveries
+}

@@ -1,0 +1,68 @@
+package dispatcher
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"postbus.dev/postbus/api/v1alpha1"
+)
+
+// metrics are the dispatcher's.
+type metrics struct {
+	attempts         *prometheus.CounterVec
+	attemptDuration  prometheus.Histogram
+	latency          prometheus.Histogram
+	checkpointErrors prometheus.Counter
+}
+
+// outcomeDelivered is the label of an attempt that succeeded; the others carry
+// their v1alpha1.FailureReason.
+const outcomeDelivered = "Delivered"
+
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postbus_dispatcher_attempts_total",
+			Help: "Calls of callbacks, by outcome: Delivered, or the reason of the failure.",
+		}, []string{"outcome"}),
+		attemptDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "postbus_dispatcher_attempt_duration_seconds",
+			Help:    "How long a call of a callback took.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "postbus_dispatcher_delivery_latency_seconds",
+			Help:    "The time from an event to the end of the call that delivered it, retries included.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 1800, 86400},
+		}),
+		checkpointErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "postbus_dispatcher_checkpoint_errors_total",
+			Help: "Checkpoints that could not be written and were tried again.",
+		}),
+	}
+	m.attempts.WithLabelValues(outcomeDelivered)
+	for _, reason := range []v1alpha1.FailureReason{
+		v1alpha1.FailureHTTPStatus, v1alpha1.FailureRedirect, v1alpha1.FailureTimeout, v1alpha1.FailureConnectionRefused,
+		v1alpha1.FailureConnectionBroken, v1alpha1.FailureDNS, v1alpha1.FailureTLS, v1alpha1.FailureRender,
+		v1alpha1.FailureSigning, v1alpha1.FailureNetwork,
+	} {
+		m.attempts.WithLabelValues(string(reason))
+	}
+	registerer.MustRegister(m.attempts, m.attemptDuration, m.latency, m.checkpointErrors)
+	return m
+}
+
+// observe notes an attempt: how long it took, and how old its event was then.
+func (m *metrics) observe(o outcome, took, age time.Duration) {
+	switch o.verdict {
+	case delivered:
+		m.attempts.WithLabelValues(outcomeDelivered).Inc()
+		m.latency.Observe(age.Seconds())
+	case failed:
+		m.attempts.WithLabelValues(string(o.reason)).Inc()
+	case aborted:
+		return
+	}
+	m.attemptDuration.Observe(took.Seconds())
+}

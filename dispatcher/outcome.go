@@ -1,0 +1,101 @@
+package dispatcher
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+
+	"postbus.dev/postbus/api/v1alpha1"
+)
+
+// verdict is what an attempt means for its event.
+type verdict int
+
+const (
+	// delivered: the callback has the event.
+	delivered verdict = iota
+	// failed: the event is tried again.
+	failed
+	// aborted: this process gave up for reasons of its own, so the attempt
+	// says nothing about the callback.
+	aborted
+)
+
+// outcome is what one attempt yields.
+type outcome struct {
+	verdict verdict
+	// reason says why an attempt failed; empty otherwise.
+	reason v1alpha1.FailureReason
+	// status is the HTTP status of the answer, 0 when there was none.
+	status int
+}
+
+// ofStatus is the outcome of an answer: success is any 2xx.
+func ofStatus(status int) outcome {
+	switch {
+	case status >= 200 && status <= 299:
+		return outcome{verdict: delivered, status: status}
+	case status >= 300 && status <= 399 && status != http.StatusNotModified:
+		return outcome{verdict: failed, reason: v1alpha1.FailureRedirect, status: status}
+	default:
+		return outcome{verdict: failed, reason: v1alpha1.FailureHTTPStatus, status: status}
+	}
+}
+
+// ofError is the outcome of a call without an answer.
+func ofError(err error) outcome {
+	if errors.Is(err, context.Canceled) {
+		return outcome{verdict: aborted}
+	}
+	return outcome{verdict: failed, reason: reasonOf(err)}
+}
+
+func reasonOf(err error) v1alpha1.FailureReason {
+	var (
+		dnsError  *net.DNSError
+		timeout   net.Error
+		broken    = []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed}
+		isTimeout = errors.As(err, &timeout) && timeout.Timeout()
+	)
+	switch {
+	case errors.As(err, &dnsError):
+		return v1alpha1.FailureDNS
+	case errors.Is(err, context.DeadlineExceeded) || isTimeout:
+		return v1alpha1.FailureTimeout
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return v1alpha1.FailureConnectionRefused
+	case isTLS(err):
+		return v1alpha1.FailureTLS
+	case isOneOf(err, broken):
+		return v1alpha1.FailureConnectionBroken
+	default:
+		return v1alpha1.FailureNetwork
+	}
+}
+
+func isTLS(err error) bool {
+	var (
+		record    tls.RecordHeaderError
+		alert     tls.AlertError
+		verify    *tls.CertificateVerificationError
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	return errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &verify) ||
+		errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
+}
+
+func isOneOf(err error, targets []error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}

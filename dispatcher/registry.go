@@ -1,0 +1,234 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// notOpenRetry is the wait for the controller to open a subscription's row.
+const notOpenRetry = time.Second
+
+// registry has one runner for each WebhookSubscription that the controller has
+// opened, and keeps it to the object's spec.
+type registry struct {
+	options *Options
+	tail    *tail
+	lists   *listBook
+	metrics *metrics
+	queue   workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
+	// attempts is the context that attempts end with at the latest.
+	attempts context.Context
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	runners map[store.SubscriptionKey]*entry
+}
+
+// entry is a runner with what ends it.
+type entry struct {
+	runner *runner
+	// stopLoop ends taking events and starting attempts, stopAttempts ends
+	// those under way.
+	stopLoop, stopAttempts context.CancelFunc
+}
+
+func newRegistry(options *Options, tail *tail, metrics *metrics, attempts context.Context) *registry {
+	return &registry{
+		options: options, tail: tail, lists: &listBook{}, metrics: metrics, attempts: attempts,
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
+		runners: map[store.SubscriptionKey]*entry{},
+	}
+}
+
+// watch has the informers report changes. The lists come first, because
+// subscriptions are rendered by what they say.
+func (g *registry) watch(ctx context.Context) error {
+	err := g.handle(ctx, &v1alpha1.ContactList{}, toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    g.noteList,
+		UpdateFunc: func(_, object any) { g.noteList(object) },
+		DeleteFunc: g.forgetList,
+	})
+	if err != nil {
+		return err
+	}
+	return g.handle(ctx, &v1alpha1.WebhookSubscription{}, toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    g.enqueue,
+		UpdateFunc: func(_, object any) { g.enqueue(object) },
+		DeleteFunc: g.enqueue,
+	})
+}
+
+// handle returns when the handler has seen all objects that there are.
+func (g *registry) handle(ctx context.Context, kind client.Object, handler toolscache.ResourceEventHandler) error {
+	informer, err := g.options.Objects.GetInformer(ctx, kind)
+	if err != nil {
+		return fmt.Errorf("watch %T: %w", kind, err)
+	}
+	registration, err := informer.AddEventHandler(handler)
+	if err != nil {
+		return fmt.Errorf("watch %T: %w", kind, err)
+	}
+	if !toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (g *registry) noteList(object any) {
+	list := object.(*v1alpha1.ContactList)
+	g.lists.set(contact.ListKey{Namespace: list.Namespace, Name: list.Name}, newListNumbers(list))
+}
+
+func (g *registry) forgetList(object any) {
+	if key, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
+		g.lists.set(contact.ListKey{Namespace: key.Namespace, Name: key.Name}, nil)
+	}
+}
+
+func (g *registry) enqueue(object any) {
+	if key, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
+		g.queue.Add(store.SubscriptionKey{Namespace: key.Namespace, Name: key.Name})
+	}
+}
+
+// run follows the reported changes until the context ends, and returns when
+// the last runner has ended.
+func (g *registry) run(ctx context.Context) {
+	stopQueue := context.AfterFunc(ctx, g.queue.ShutDown)
+	defer stopQueue()
+	for {
+		key, shutdown := g.queue.Get()
+		if shutdown {
+			break
+		}
+		if err := g.follow(ctx, key); err != nil && ctx.Err() == nil {
+			logr.FromContextOrDiscard(ctx).Error(err, "subscription can't be followed, trying again",
+				"namespace", key.Namespace, "name", key.Name)
+			g.queue.AddRateLimited(key)
+		} else {
+			g.queue.Forget(key)
+		}
+		g.queue.Done(key)
+	}
+	g.running.Wait()
+}
+
+// follow brings the runner of one subscription to what the object says.
+func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error {
+	var object v1alpha1.WebhookSubscription
+	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
+	if apierrors.IsNotFound(err) || (err == nil && !object.DeletionTimestamp.IsZero()) {
+		g.stop(key)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the subscription: %w", err)
+	}
+	s := newSubscription(&object)
+	if running := g.get(key); running != nil {
+		running.runner.update(s)
+		return nil
+	}
+	return g.start(ctx, s)
+}
+
+func (g *registry) get(key store.SubscriptionKey) *entry {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.runners[key]
+}
+
+// start makes a runner that goes on where the store says.
+func (g *registry) start(ctx context.Context, s *subscription) error {
+	delivery, err := g.options.Store.LoadDelivery(ctx, s.key)
+	if errors.Is(err, store.ErrNotFound) {
+		g.queue.AddAfter(s.key, notOpenRetry)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := g.newRunner(ctx, s, delivery)
+	if err != nil {
+		return err
+	}
+	loop, stopLoop := context.WithCancel(ctx)
+	attempts, stopAttempts := context.WithCancel(g.attempts)
+	g.mu.Lock()
+	g.runners[s.key] = &entry{runner: r, stopLoop: stopLoop, stopAttempts: stopAttempts}
+	g.mu.Unlock()
+	g.running.Go(func() {
+		defer stopAttempts()
+		r.run(loop, attempts)
+	})
+	return nil
+}
+
+func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery) (*runner, error) {
+	logger := logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name)
+	positions := make([]int64, 0, len(delivery.Open))
+	for _, open := range delivery.Open {
+		positions = append(positions, open.Position)
+	}
+	events, err := g.options.Store.Read(ctx, store.Query{Positions: positions, Limit: max(len(positions), 1)})
+	if err != nil {
+		return nil, err
+	}
+	if lost := len(positions) - len(events); lost > 0 {
+		logger.Info("events that were not delivered are no longer in the log", "events", lost)
+	}
+	return &runner{
+		key: s.key, token: delivery.Token,
+		log: g.options.Store, clock: g.options.Clock, tail: g.tail,
+		caller:  newCaller(g.options, g.lists),
+		metrics: g.metrics, logger: logger,
+		wake: make(chan struct{}, 1),
+		sub:  s, ledger: newLedger(delivery, events, s.ordering),
+		behind: delivery.Behind, written: delivery.Cursor,
+	}, nil
+}
+
+// stop ends a subscription's runner and the attempts under way.
+func (g *registry) stop(key store.SubscriptionKey) {
+	g.mu.Lock()
+	stopped := g.runners[key]
+	delete(g.runners, key)
+	g.mu.Unlock()
+	if stopped == nil {
+		return
+	}
+	stopped.stopLoop()
+	stopped.stopAttempts()
+}
+
+// lost ends a runner whose row in the store has gone, or is another one now.
+func (g *registry) lost(key store.SubscriptionKey) {
+	g.stop(key)
+	g.queue.Add(key)
+}
+
+// all returns the runners there are.
+func (g *registry) all() []*runner {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	runners := make([]*runner, 0, len(g.runners))
+	for _, running := range g.runners {
+		runners = append(runners, running.runner)
+	}
+	return runners
+}

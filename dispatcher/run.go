@@ -1,0 +1,94 @@
+package dispatcher
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/internal/store"
+)
+
+// Options are what Run needs.
+type Options struct {
+	// Objects are the informers of WebhookSubscriptions and ContactLists.
+	Objects cache.Cache
+	// Secrets reads signing Secrets, one by one.
+	Secrets client.Reader
+	// Store has the event log and how far each subscription is.
+	Store Store
+	// Registerer takes the metrics.
+	Registerer prometheus.Registerer
+	// Clock is the time; the real one when nil.
+	Clock clock.Clock
+	// RootCAs are who may sign callbacks' certificates; the system's when nil.
+	RootCAs *x509.CertPool
+	// ShutdownTimeout is how long attempts under way may go on after the
+	// context has ended; 10 s when 0.
+	ShutdownTimeout time.Duration
+	// Version is the program's, for the User-Agent header.
+	Version string
+}
+
+// Store is the part of a store that a dispatcher uses.
+type Store interface {
+	store.Log
+	store.Deliveries
+}
+
+// defaultShutdownTimeout is well below the 30 s that Kubernetes gives a pod.
+const defaultShutdownTimeout = 10 * time.Second
+
+// Run delivers events until the context ends. It then starts no more attempts,
+// lets those under way finish within ShutdownTimeout, and writes a last
+// checkpoint before it returns.
+func Run(ctx context.Context, options Options) error {
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	if options.ShutdownTimeout == 0 {
+		options.ShutdownTimeout = defaultShutdownTimeout
+	}
+	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")
+	ctx = logr.NewContext(ctx, logger)
+	// What ends an attempt or a checkpoint is not the end of ctx.
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+
+	follower, err := newTail(ctx, options.Store, options.Clock)
+	if err != nil {
+		return err
+	}
+	metrics := newMetrics(options.Registerer)
+	runners := newRegistry(&options, follower, metrics, lasting)
+	writer := &checkpointer{registry: runners, tail: follower, deliveries: options.Store, metrics: metrics}
+	if err := runners.watch(ctx); err != nil {
+		return fmt.Errorf("start the dispatcher: %w", err)
+	}
+	stopAttempts := context.AfterFunc(ctx, func() {
+		sleep(lasting, options.Clock, options.ShutdownTimeout)
+		cancel()
+	})
+	defer stopAttempts()
+	logger.Info("dispatcher is running")
+
+	var parts, checkpoints sync.WaitGroup
+	stopCheckpoints, endCheckpoints := context.WithCancel(context.WithoutCancel(ctx))
+	defer endCheckpoints()
+	parts.Go(func() { follower.run(ctx) })
+	parts.Go(func() { runners.run(ctx) })
+	checkpoints.Go(func() { writer.run(stopCheckpoints) })
+	parts.Wait()
+	endCheckpoints()
+	checkpoints.Wait()
+	writer.write(context.WithoutCancel(ctx), true)
+	logger.Info("dispatcher has stopped")
+	return nil
+}

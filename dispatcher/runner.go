@@ -1,0 +1,307 @@
+package dispatcher
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/utils/clock"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	// catchUpPage is how many events a runner that lags reads at once, and
+	// catchUpRoom how much room its ledger must have for it to read.
+	catchUpPage = 512
+	catchUpRoom = maxOpen / 4
+	// countInterval is how often the events behind the cursor are counted,
+	// while there can be any.
+	countInterval = 2 * time.Second
+)
+
+// runner delivers the events of one subscription. Its loop takes events and
+// starts attempts; each attempt runs on its own and settles itself.
+//
+// A runner is live while the tail offers it events, and behind otherwise: when
+// it has just been started, when its ledger was full, or while it is held.
+type runner struct {
+	key     store.SubscriptionKey
+	token   int64
+	log     store.Log
+	clock   clock.Clock
+	tail    *tail
+	caller  *caller
+	metrics *metrics
+	logger  logr.Logger
+
+	wake     chan struct{}
+	attempts sync.WaitGroup
+
+	// mu guards what follows. The tail's lock comes before it.
+	mu     sync.Mutex
+	sub    *subscription
+	ledger *ledger
+	live   bool
+	// behind is how many events that match came after the cursor when that was
+	// last counted, at countedAt.
+	behind    int64
+	countedAt time.Time
+	// dirty: the ledger has changed since it was last written. written is the
+	// cursor that was.
+	dirty   bool
+	written int64
+}
+
+// run works until loop ends, and returns when the last attempt has. Attempts
+// are cut off when theirs ends.
+func (r *runner) run(loop, attempts context.Context) {
+	for loop.Err() == nil {
+		err := r.catchUp(loop)
+		if err == nil {
+			err = r.count(loop)
+		}
+		next := r.start(attempts)
+		if err != nil && loop.Err() == nil {
+			r.logger.Error(err, "event log can't be read, trying again")
+			next = r.clock.Now().Add(readRetry)
+		}
+		r.pause(loop, next)
+	}
+	r.tail.leave(r, nil)
+	r.attempts.Wait()
+	r.caller.close()
+}
+
+// pause waits for something to do: until next, where that is not zero.
+func (r *runner) pause(ctx context.Context, next time.Time) {
+	var due <-chan time.Time
+	if !next.IsZero() {
+		timer := r.clock.NewTimer(next.Sub(r.clock.Now()))
+		defer timer.Stop()
+		due = timer.C()
+	}
+	select {
+	case <-ctx.Done():
+	case <-r.wake:
+	case <-due:
+	}
+}
+
+// rouse lets the loop look again.
+func (r *runner) rouse() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// update replaces the subscription. Events that were taken stay taken.
+func (r *runner) update(s *subscription) {
+	if r.has(s) {
+		return
+	}
+	r.tail.leave(r, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.sub = s
+		r.ledger.setOrdering(s.ordering)
+		r.countedAt = time.Time{}
+	})
+	r.rouse()
+}
+
+// has tells whether the runner works to this subscription already: most updates
+// of an object are of its status.
+func (r *runner) has(s *subscription) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return reflect.DeepEqual(r.sub, s)
+}
+
+// offer hands an event to a runner that is live. It returns false when the
+// runner leaves the tail instead, because its ledger is full.
+func (r *runner) offer(event *contact.Event) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if event.Position <= r.ledger.cursor || !r.sub.wants(event) {
+		return true
+	}
+	defer r.rouse()
+	if r.ledger.room() == 0 {
+		r.live = false
+		r.ledger.cursor = event.Position - 1
+		return false
+	}
+	r.ledger.take(event, r.clock.Now())
+	r.dirty = true
+	return true
+}
+
+// goLive makes the runner live if it has seen all up to this position and can
+// take more.
+func (r *runner) goLive(position int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sub.held || r.ledger.cursor < position || r.ledger.room() == 0 {
+		return false
+	}
+	r.live = true
+	r.setBehind(0)
+	return true
+}
+
+// goBehind ends being live, at a position up to which everything was offered.
+func (r *runner) goBehind(position int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live {
+		r.live = false
+		r.ledger.cursor = max(r.ledger.cursor, position)
+	}
+}
+
+// catchUp reads pages until the runner is live or its ledger is nearly full.
+func (r *runner) catchUp(ctx context.Context) error {
+	for {
+		query, wanted := r.nextPage()
+		if !wanted {
+			return nil
+		}
+		if query.After < query.UpTo {
+			page, err := r.log.Read(ctx, query)
+			if err != nil {
+				return err
+			}
+			r.takePage(page, query)
+		}
+		r.tail.join(r)
+	}
+}
+
+// nextPage returns what to read next, if anything is to be read at all.
+func (r *runner) nextPage() (store.Query, bool) {
+	upTo := r.tail.at()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live || r.sub.held || r.ledger.room() < catchUpRoom {
+		return store.Query{}, false
+	}
+	return store.Query{After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
+		Limit: min(catchUpPage, r.ledger.room())}, true
+}
+
+func (r *runner) takePage(page []contact.Event, query store.Query) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.clock.Now()
+	for i := range page {
+		r.ledger.cursor = page[i].Position
+		if r.sub.wants(&page[i]) {
+			r.ledger.take(&page[i], now)
+		}
+	}
+	if len(page) < query.Limit { // there was no more
+		r.ledger.cursor = query.UpTo
+	}
+	r.dirty = true
+}
+
+// count counts the events that wait in the log, now and then.
+func (r *runner) count(ctx context.Context) error {
+	r.mu.Lock()
+	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter}
+	idle := r.live || r.clock.Since(r.countedAt) < countInterval
+	r.mu.Unlock()
+	if idle {
+		return nil
+	}
+	behind, err := r.log.CountEvents(ctx, query)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.countedAt = r.clock.Now()
+	if !r.live {
+		r.setBehind(behind)
+	}
+	return nil
+}
+
+// setBehind notes how many events wait in the log. mu is held.
+func (r *runner) setBehind(behind int64) {
+	r.dirty = r.dirty || r.behind != behind
+	r.behind = behind
+}
+
+// start begins the attempts that may begin now, and returns when to look again;
+// zero when only an event or an outcome can bring something to do.
+func (r *runner) start(ctx context.Context) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.clock.Now()
+	for !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
+		e := r.ledger.next(now)
+		if e == nil {
+			break
+		}
+		s := r.sub
+		r.attempts.Go(func() { r.attempt(ctx, s, e) })
+	}
+	var next time.Time
+	if !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
+		next = r.ledger.nextDue()
+	}
+	if recount := r.countedAt.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
+		next = recount
+	}
+	return next
+}
+
+// attempt calls the callback once and settles the event.
+func (r *runner) attempt(ctx context.Context, s *subscription, e *openEvent) {
+	began := r.clock.Now()
+	o := r.caller.call(ctx, s, e)
+	ended := r.clock.Now()
+	r.metrics.observe(o, ended.Sub(began), ended.Sub(e.event.Time))
+	r.logger.V(1).Info("attempt", "event", e.event.ID, "type", e.event.Type, "attempt", e.attempts+1,
+		"delivered", o.verdict == delivered, "reason", o.reason, "status", o.status, "duration", ended.Sub(began).String())
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wasFailing := !r.ledger.health.FailingSince.IsZero()
+	r.ledger.settle(e, o, ended, r.sub.intervals)
+	r.dirty = r.dirty || o.verdict != aborted
+	if isFailing := !r.ledger.health.FailingSince.IsZero(); isFailing != wasFailing {
+		r.logger.Info("callback changed its health", "failing", isFailing, "reason", o.reason, "status", o.status)
+	}
+	r.rouse()
+}
+
+// snapshot returns what to write to the store, if anything. position is the
+// tail's; its lock is held. idle asks for a cursor too that has merely moved.
+func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cursor := r.ledger.cursor
+	if r.live {
+		cursor = max(cursor, position)
+	}
+	if !r.dirty && !(idle && cursor != r.written) {
+		return store.Delivery{}, false
+	}
+	r.dirty, r.written = false, cursor
+	return store.Delivery{Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
+		Behind: r.behind, Health: r.ledger.health}, true
+}
+
+// notWritten says that the last snapshot did not reach the store.
+func (r *runner) notWritten() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty = true
+}

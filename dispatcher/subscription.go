@@ -1,0 +1,93 @@
+package dispatcher
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// What a subscription has where its spec says nothing: the defaults that the
+// CRD documents.
+const (
+	defaultTimeout     = 10 * time.Second
+	defaultMaxInFlight = 64
+)
+
+// defaultIntervals are MailUp's: 5 retries, every 5 minutes.
+var defaultIntervals = []time.Duration{5 * time.Minute, 5 * time.Minute, 5 * time.Minute, 5 * time.Minute, 5 * time.Minute}
+
+// subscription is a WebhookSubscription's spec in the form that deliveries need.
+// It is never changed, only replaced.
+type subscription struct {
+	key store.SubscriptionKey
+	// held: nothing is sent, events wait.
+	held        bool
+	filter      store.Filter
+	format      format
+	url         string
+	timeout     time.Duration
+	intervals   []time.Duration
+	ordering    v1alpha1.Ordering
+	maxInFlight int
+	// secretName and secretVersion tell where the signing secret is, and when
+	// it has to be read again.
+	secretName, secretVersion string
+}
+
+func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
+	spec := &object.Spec
+	s := &subscription{
+		key:  store.SubscriptionKey{Namespace: object.Namespace, Name: object.Name},
+		held: isHeld(object),
+		filter: store.Filter{Namespace: object.Namespace, Lists: spec.Lists,
+			Types: spec.Events, Sources: spec.Sources},
+		format:        formats[spec.Payload.Format],
+		url:           spec.Callback.URL,
+		timeout:       defaultTimeout,
+		intervals:     defaultIntervals,
+		ordering:      v1alpha1.OrderingPerContact,
+		maxInFlight:   defaultMaxInFlight,
+		secretName:    object.SigningSecretName(),
+		secretVersion: object.Status.SigningSecretVersion,
+	}
+	if s.format == nil {
+		s.format = standard{}
+	}
+	if spec.Callback.Timeout != nil {
+		s.timeout = spec.Callback.Timeout.Duration
+	}
+	if len(spec.Retry.Intervals) > 0 {
+		s.intervals = durations(spec.Retry.Intervals)
+	}
+	if spec.Ordering != "" {
+		s.ordering = spec.Ordering
+	}
+	if spec.RateLimit.MaxInFlight > 0 {
+		s.maxInFlight = int(spec.RateLimit.MaxInFlight)
+	}
+	return s
+}
+
+// isHeld: somebody suspended it, or the controller has not accepted it.
+func isHeld(object *v1alpha1.WebhookSubscription) bool {
+	suspended := object.Spec.Suspend != nil && *object.Spec.Suspend
+	return suspended || !meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
+}
+
+func durations(values []metav1.Duration) []time.Duration {
+	var all []time.Duration
+	for _, value := range values {
+		all = append(all, value.Duration)
+	}
+	return all
+}
+
+// wants tells whether an event is sent.
+func (s *subscription) wants(event *contact.Event) bool {
+	return s.filter.Matches(event) && s.format.knows(event)
+}

@@ -1,0 +1,128 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/utils/clock"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	// tailPage is how many events the tail reads at once.
+	tailPage = 512
+	// readRetry is the wait after the log could not be read.
+	readRetry = 500 * time.Millisecond
+)
+
+// tail reads the end of the log and offers each event to the runners that have
+// caught up with it.
+//
+// Its lock comes before a runner's: whoever holds it sees all runners on the
+// tail at the same position.
+type tail struct {
+	log   store.Log
+	clock clock.Clock
+
+	mu sync.Mutex
+	// position is up to where every runner on the tail was offered everything.
+	position int64
+	// live are the runners on the tail, by namespace.
+	live map[string]map[*runner]struct{}
+}
+
+func newTail(ctx context.Context, log store.Log, clock clock.Clock) (*tail, error) {
+	head, err := log.Head(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the end of the event log: %w", err)
+	}
+	return &tail{log: log, clock: clock, position: head, live: map[string]map[*runner]struct{}{}}, nil
+}
+
+// run reads until the context ends.
+func (t *tail) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := t.readPage(ctx); err != nil && ctx.Err() == nil {
+			logr.FromContextOrDiscard(ctx).Error(err, "event log can't be read, trying again")
+			sleep(ctx, t.clock, readRetry)
+		}
+	}
+}
+
+func (t *tail) readPage(ctx context.Context) error {
+	from := t.at()
+	if err := t.log.WaitForEvents(ctx, from); err != nil {
+		return err
+	}
+	page, err := t.log.Read(ctx, store.Query{After: from, Limit: tailPage})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range page {
+		t.offer(&page[i])
+	}
+	return nil
+}
+
+// offer hands one event to those who want it. mu is held.
+func (t *tail) offer(event *contact.Event) {
+	for r := range t.live[event.List.Namespace] {
+		if !r.offer(event) {
+			delete(t.live[event.List.Namespace], r)
+		}
+	}
+	t.position = event.Position
+}
+
+// at returns the position up to which the tail has read.
+func (t *tail) at() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.position
+}
+
+// join puts a runner on the tail if it has caught up with it.
+func (t *tail) join(r *runner) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !r.goLive(t.position) {
+		return
+	}
+	namespace := r.key.Namespace
+	if t.live[namespace] == nil {
+		t.live[namespace] = map[*runner]struct{}{}
+	}
+	t.live[namespace][r] = struct{}{}
+}
+
+// leave takes a runner off the tail and calls then, if it is not nil, before
+// anybody can be offered another event.
+func (t *tail) leave(r *runner, then func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.live[r.key.Namespace], r)
+	if len(t.live[r.key.Namespace]) == 0 {
+		delete(t.live, r.key.Namespace)
+	}
+	r.goBehind(t.position)
+	if then != nil {
+		then()
+	}
+}
+
+// sleep waits, unless the context ends first.
+func sleep(ctx context.Context, clock clock.Clock, d time.Duration) {
+	timer := clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C():
+	}
+}
