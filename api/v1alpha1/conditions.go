@@ -12,19 +12,20 @@ const Finalizer = "postbus.dev/cleanup"
 //   - True on a ContactList: ReasonValid. On an ApiKey: ReasonIssued.
 //     On a WebhookSubscription: ReasonActive, and ReasonSuspended, because a
 //     subscription that is suspended on purpose is as its spec wants it.
-//   - False: ReasonProgressing, ReasonFailing and the False reasons of
-//     ConditionAccepted; on an ApiKey also ReasonSecretNotFound,
-//     ReasonKeyTooWeak, ReasonExpired and ReasonSuspended, because the key is
-//     refused then.
-//   - Unknown: ReasonProgressing, while no controller has looked at the object.
+//   - False: ReasonFailing on a WebhookSubscription, and the False reasons of
+//     ConditionAccepted; on an ApiKey also ReasonExpired and ReasonSuspended,
+//     because the key is refused then.
+//   - Unknown: ReasonProgressing, while no controller has looked at the object,
+//     or none has come to the end of this spec.
 const ConditionReady = "Ready"
 
 // ConditionAccepted is on ApiKey and WebhookSubscription and says whether
 // everything that the spec names exists and can be used.
 //
 //   - True: ReasonValid.
-//   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretInvalid,
-//     ReasonSecretTaken, ReasonCallbackInvalid.
+//   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretTaken; on an
+//     ApiKey also ReasonKeyTooWeak, on a WebhookSubscription also
+//     ReasonSecretInvalid and ReasonCallbackInvalid.
 //   - Unknown: ReasonProgressing.
 const ConditionAccepted = "Accepted"
 

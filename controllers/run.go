@@ -1,0 +1,228 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/store"
+)
+
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// reportingController names this program in events.
+const reportingController = "postbus.dev/controller"
+
+// shutdownTimeout is how long objects that are being looked at may take to end.
+const shutdownTimeout = 10 * time.Second
+
+// Store is what the controller needs of the store.
+type Store interface {
+	ContactCounter
+	LogHead
+	DeliveryKeeper
+	DeliveryChanges
+}
+
+// ContactCounter counts contacts.
+type ContactCounter interface {
+	// Count counts the contacts of a list.
+	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
+}
+
+// LogHead tells whether something happened.
+type LogHead interface {
+	// Head returns the position of the newest event, 0 when there is none.
+	Head(ctx context.Context) (int64, error)
+}
+
+// DeliveryKeeper makes and removes the rows that the dispatcher delivers from.
+type DeliveryKeeper interface {
+	// OpenDelivery makes the row of a new subscription, if there is none.
+	OpenDelivery(ctx context.Context, key store.SubscriptionKey) error
+	// DropDelivery removes the row, if there is one.
+	DropDelivery(ctx context.Context, key store.SubscriptionKey) error
+	// LoadDelivery returns the row, or store.ErrNotFound.
+	LoadDelivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error)
+}
+
+// DeliveryChanges tells which rows changed.
+type DeliveryChanges interface {
+	// DeliveriesSince returns the rows written after this revision.
+	DeliveriesSince(ctx context.Context, revision int64) ([]store.Delivery, error)
+}
+
+// Options are what the controller runs with.
+type Options struct {
+	// Config is the access to the API server.
+	Config *rest.Config
+	// Store is where subscriptions are opened and looked up.
+	Store Store
+	// Lease says where controllers agree on which of them acts.
+	Lease Lease
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+	// Intervals pace the controller; each that is zero gets its default.
+	Intervals Intervals
+}
+
+// Intervals pace the controller.
+type Intervals struct {
+	// Changes is how often the store is asked for rows that changed. 500ms by
+	// default, so that a change of state reaches status within 2s.
+	Changes time.Duration
+	// Counters is how often, at most, one subscription's status is written for
+	// its counters alone. 5s by default.
+	Counters time.Duration
+	// Contacts is how often, at most, the contacts of lists are counted. 5s by
+	// default.
+	Contacts time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Intervals.Changes = positive(o.Intervals.Changes, 500*time.Millisecond)
+	o.Intervals.Counters = positive(o.Intervals.Counters, 5*time.Second)
+	o.Intervals.Contacts = positive(o.Intervals.Contacts, 5*time.Second)
+	o.Lease = o.Lease.withDefaults()
+	return o
+}
+
+func positive(value, fallback time.Duration) time.Duration {
+	if value > 0 {
+		return value
+	}
+	return fallback
+}
+
+// platform is what the controllers of all kinds use.
+type platform struct {
+	// client reads from the cache and writes to the API server.
+	client   client.Client
+	recorder events.EventRecorder
+	now      func() time.Time
+}
+
+// Run makes objects true until the context ends, as soon as it holds the lease.
+// It returns nil when it was told to end, and an error when it can't start or
+// loses the lease: the process must end then, as another controller may act.
+// The logger is the context's. Metrics are controller-runtime's, in its own
+// registry; nothing is served here.
+func Run(ctx context.Context, options Options) error {
+	options = options.withDefaults()
+	ctx = log.IntoContext(ctx, log.FromContext(ctx).WithName("controller"))
+	access := rest.CopyConfig(options.Config)
+	if access.QPS == 0 {
+		// The API server's priority and fairness paces us. Client-go's default
+		// of 5 a second would let status lag by minutes.
+		access.QPS = -1
+	}
+	m, err := newManager(ctx, access, options.Lease)
+	if err != nil {
+		return err
+	}
+	if err := indexReferences(ctx, m.GetFieldIndexer()); err != nil {
+		return err
+	}
+	if err := addControllers(m, options); err != nil {
+		return err
+	}
+	if err := m.Add(&leaseReport{lease: options.Lease, reader: m.GetAPIReader(), elected: m.Elected()}); err != nil {
+		return fmt.Errorf("add the lease report: %w", err)
+	}
+	if err := m.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("run the controller: %w", err)
+	}
+	return nil
+}
+
+func newManager(ctx context.Context, access *rest.Config, lease Lease) (manager.Manager, error) {
+	lock, err := lease.lock(access)
+	if err != nil {
+		return nil, err
+	}
+	timeout := shutdownTimeout
+	// Names are checked over the whole process, where tests run several.
+	skipNameValidation := true
+	m, err := manager.New(access, manager.Options{
+		Scheme: kube.NewScheme(),
+		Logger: log.FromContext(ctx),
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Secret{}: {Transform: onlyOwners},
+			},
+		},
+		LeaderElection:                      true,
+		LeaderElectionID:                    leaseName,
+		LeaderElectionResourceLockInterface: lock,
+		LeaderElectionReleaseOnCancel:       true,
+		LeaseDuration:                       &lease.Duration,
+		RenewDeadline:                       &lease.RenewDeadline,
+		RetryPeriod:                         &lease.RetryPeriod,
+		GracefulShutdownTimeout:             &timeout,
+		Metrics:                             metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress:              "0",
+		PprofBindAddress:                    "0",
+		Controller:                          config.Controller{SkipNameValidation: &skipNameValidation},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+	return m, nil
+}
+
+// addControllers adds a controller for every kind, and what watches the store
+// for them.
+func addControllers(m manager.Manager, options Options) error {
+	shared := platform{
+		client:   m.GetClient(),
+		recorder: m.GetEventRecorder(reportingController),
+		now:      options.Now,
+	}
+	values := secrets{client: m.GetClient(), reader: m.GetAPIReader()}
+	contactsChanged, deliveriesChanged := make(changes), make(changes)
+
+	lists := contactLists{platform: shared, store: options.Store}
+	keys := apiKeys{platform: shared, secrets: values}
+	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store}
+	return errors.Join(
+		lists.watch(m, contactsChanged),
+		keys.watch(m),
+		subscriptions.watch(m, deliveriesChanged),
+		m.Add(&contactWatch{
+			store:    options.Store,
+			lists:    m.GetClient(),
+			interval: options.Intervals.Contacts,
+			head:     -1,
+			changed:  contactsChanged,
+		}),
+		m.Add(&deliveryWatch{
+			store:    options.Store,
+			interval: options.Intervals.Changes,
+			now:      options.Now,
+			pacer:    newPacer(options.Intervals.Counters),
+			changed:  deliveriesChanged,
+		}),
+	)
+}
+
+func suspended(spec *bool) bool { return spec != nil && *spec }
+
+func expired(at *metav1.Time, now time.Time) bool { return at != nil && !at.After(now) }

@@ -1,0 +1,140 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"postbus.dev/postbus/api/v1alpha1"
+)
+
+// managedBy labels the Secrets that are generated.
+var managedBy = client.MatchingLabels{"app.kubernetes.io/managed-by": "postbus"}
+
+// secrets reads and generates Secrets. The cache holds their metadata only, as
+// a cluster may have many large ones that are none of our business; a value is
+// read from the API server when it is needed, and not kept.
+type secrets struct {
+	// client reads metadata from the cache and writes to the API server.
+	client client.Client
+	// reader reads from the API server.
+	reader client.Reader
+}
+
+// wanted is a Secret that an object needs.
+type wanted struct {
+	name string
+	// key is the data key that holds the value.
+	key string
+	// generate makes a value when there is no such Secret.
+	generate func() string
+}
+
+// version returns the resourceVersion of a Secret from the cache, empty when
+// there is none.
+func (s secrets) version(ctx context.Context, namespace, name string) (string, error) {
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	err := s.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read metadata of Secret %s: %w", name, err)
+	}
+	return secret.ResourceVersion, nil
+}
+
+// value returns what a Secret holds and the Secret's resourceVersion; it
+// generates the Secret when there is none. Refusals are ReasonSecretTaken and
+// ReasonSecretNotFound.
+func (s secrets) value(ctx context.Context, owner client.Object, want wanted) (value, version string, err error) {
+	secret := &corev1.Secret{}
+	err = s.reader.Get(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: want.name}, secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		if secret, err = s.create(ctx, owner, want); err != nil {
+			return "", "", err
+		}
+	case err != nil:
+		return "", "", fmt.Errorf("read Secret %s: %w", want.name, err)
+	}
+	if other := otherOwner(secret, owner); other != nil {
+		return "", "", refuse(v1alpha1.ReasonSecretTaken,
+			"Secret %q was generated for %s %q: name another one.", want.name, other.Kind, other.Name)
+	}
+	data, ok := secret.Data[want.key]
+	if !ok {
+		return "", "", refuse(v1alpha1.ReasonSecretNotFound,
+			"Secret %q has no data key %q.", want.name, want.key)
+	}
+	return string(data), secret.ResourceVersion, nil
+}
+
+func (s secrets) create(ctx context.Context, owner client.Object, want wanted) (*corev1.Secret, error) {
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: owner.GetNamespace(), Name: want.name, Labels: managedBy},
+		Type:       corev1.SecretTypeOpaque,
+		Data:       map[string][]byte{want.key: []byte(want.generate())},
+	}
+	if err := controllerutil.SetControllerReference(owner, secret, s.client.Scheme()); err != nil {
+		return nil, fmt.Errorf("own Secret %s: %w", want.name, err)
+	}
+	if err := s.client.Create(ctx, secret); err != nil {
+		return nil, fmt.Errorf("create Secret %s: %w", want.name, err)
+	}
+	return secret, nil
+}
+
+// remove deletes the Secrets that were generated for an object. The garbage
+// collector would do that too, but not every control plane runs one. The list
+// is the API server's, since the cache may not have a new Secret yet.
+func (s secrets) remove(ctx context.Context, owner client.Object) error {
+	found := &metav1.PartialObjectMetadataList{}
+	found.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("SecretList"))
+	if err := s.reader.List(ctx, found, client.InNamespace(owner.GetNamespace()), managedBy); err != nil {
+		return fmt.Errorf("list generated Secrets: %w", err)
+	}
+	for i := range found.Items {
+		secret := &found.Items[i]
+		if !metav1.IsControlledBy(secret, owner) {
+			continue
+		}
+		err := s.client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete Secret %s: %w", secret.Name, err)
+		}
+	}
+	return nil
+}
+
+// otherOwner returns the object of ours that a Secret was generated for, if it
+// is another than owner. Owners of other kinds, such as a SealedSecret, bring
+// Secrets for us to use.
+func otherOwner(secret *corev1.Secret, owner client.Object) *metav1.OwnerReference {
+	reference := metav1.GetControllerOf(secret)
+	if reference == nil || reference.UID == owner.GetUID() {
+		return nil
+	}
+	version, err := schema.ParseGroupVersion(reference.APIVersion)
+	if err != nil || version.Group != v1alpha1.GroupVersion.Group {
+		return nil
+	}
+	return reference
+}
+
+// onlyOwners strips a Secret's metadata for the cache down to what names it and
+// its owners: an annotation of kubectl apply holds the whole Secret.
+func onlyOwners(object any) (any, error) {
+	secret, ok := object.(metav1.Object)
+	if !ok {
+		return object, nil // the mark of a deletion that was missed
+	}
+	secret.SetAnnotations(nil)
+	secret.SetLabels(nil)
+	secret.SetManagedFields(nil)
+	return object, nil
+}

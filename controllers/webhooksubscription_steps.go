@@ -1,0 +1,138 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/signature"
+	"postbus.dev/postbus/internal/store"
+)
+
+// maxHostLength is the length of the longest host name, by RFC 1035.
+const maxHostLength = 253
+
+// accept owns the condition Accepted.
+func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	err := w.check(ctx, subscription)
+	return record(subscription, v1alpha1.ConditionAccepted, err,
+		isTrue(v1alpha1.ReasonValid, "Everything that the spec names exists."))
+}
+
+func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkLists, w.checkSecret} {
+		if err := check(ctx, subscription); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	host, err := callbackHost(subscription.Spec.Callback.URL)
+	subscription.Status.CallbackHost = host
+	return err
+}
+
+func (w webhookSubscriptions) checkLists(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	for _, name := range subscription.Spec.Lists {
+		list := client.ObjectKey{Namespace: subscription.Namespace, Name: name}
+		if err := checkList(ctx, w.client, list, "spec.lists"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSecret generates the signing Secret when there is none and records its
+// version. A version that was looked at before is not read again, because this
+// runs whenever the counters of a subscription change.
+func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	name := subscription.SigningSecretName()
+	cached, err := w.secrets.version(ctx, subscription.Namespace, name)
+	if err != nil {
+		return err
+	}
+	known := subscription.Status.ObservedGeneration == subscription.Generation
+	if known && cached != "" && cached == subscription.Status.SigningSecretVersion {
+		return nil
+	}
+	want := wanted{name: name, key: signature.SecretKey, generate: signature.GenerateSecret}
+	value, version, err := w.secrets.value(ctx, subscription, want)
+	if err == nil {
+		if _, invalid := signature.ParseSecret(value); invalid != nil {
+			err = refuse(v1alpha1.ReasonSecretInvalid, "Secret %q, data key %q: %s.", name, want.key, invalid)
+		}
+	}
+	if refusalIn(err) != nil {
+		version = ""
+	}
+	if !failed(err) {
+		subscription.Status.SigningSecretVersion = version
+	}
+	return err
+}
+
+// mirror owns the condition Reachable and the facts of status that the
+// dispatcher tells by the subscription's row in the store. It makes the row of
+// a new subscription.
+func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	delivery, err := w.delivery(ctx, keyOf(subscription))
+	if err != nil {
+		return err
+	}
+	mirrorDelivery(&subscription.Status, delivery)
+	setCondition(subscription, v1alpha1.ConditionReachable, reachable(delivery.Health))
+	return nil
+}
+
+func (w webhookSubscriptions) delivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error) {
+	delivery, err := w.store.LoadDelivery(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		if err := w.store.OpenDelivery(ctx, key); err != nil {
+			return store.Delivery{}, fmt.Errorf("open the delivery: %w", err)
+		}
+		delivery, err = w.store.LoadDelivery(ctx, key)
+	}
+	if err != nil {
+		return store.Delivery{}, fmt.Errorf("load the delivery: %w", err)
+	}
+	return delivery, nil
+}
+
+func (w webhookSubscriptions) cleanup(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	if err := w.store.DropDelivery(ctx, keyOf(subscription)); err != nil {
+		return fmt.Errorf("drop the delivery: %w", err)
+	}
+	return w.secrets.remove(ctx, subscription)
+}
+
+func keyOf(subscription *v1alpha1.WebhookSubscription) store.SubscriptionKey {
+	return store.SubscriptionKey{Namespace: subscription.Namespace, Name: subscription.Name}
+}
+
+// callbackHost returns the host and port of a callback's URL. It refuses what
+// the schema lets pass and no call can reach: ports that don't exist, names
+// longer than DNS allows. The message never shows the URL, whose path may hold
+// a secret.
+func callbackHost(text string) (string, error) {
+	callback, err := url.Parse(text)
+	if err != nil || callback.Hostname() == "" {
+		return "", refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url is not a URL with a host.")
+	}
+	if len(callback.Hostname()) > maxHostLength {
+		return "", refuse(v1alpha1.ReasonCallbackInvalid,
+			"spec.callback.url has a host of more than %d characters.", maxHostLength)
+	}
+	if port := callback.Port(); port != "" {
+		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+			return "", refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url has a port outside 1 to 65535.")
+		}
+	}
+	return callback.Host, nil
+}
