@@ -1,0 +1,286 @@
+package controllers
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/signature"
+	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/sqlite"
+	"postbus.dev/postbus/internal/testkit"
+)
+
+const callbackURL = "https://crm.example.com:8443/hooks/T0K3N-in-the-path"
+
+// newSubscription makes a WebhookSubscription called crm.
+func (b *bench) newSubscription() *v1alpha1.WebhookSubscription {
+	b.t.Helper()
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	b.create(subscription)
+	return subscription
+}
+
+func TestSubscriptionIsAccepted(t *testing.T) {
+	b := newBench(t)
+	addContact(t, b.store, contact.ListKey{Namespace: b.namespace, Name: "newsletter"}, "a@example.com", contact.PermissionNone)
+	subscription := b.newSubscription()
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
+	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
+	b.expect(subscription, v1alpha1.ConditionReachable, metav1.ConditionUnknown, v1alpha1.ReasonNotCalled)
+	b.Expect(subscription.Status.State).To(Equal(v1alpha1.StateActive))
+	b.Expect(subscription.Status.CallbackHost).To(Equal("crm.example.com:8443"))
+	b.Expect(*subscription.Status.PendingEvents).To(BeZero(), "events from before don't count")
+	b.Expect(<-b.events.Events).To(HavePrefix("Normal Active"))
+
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "crm-signing"}}
+	b.read(secret)
+	_, err := signature.ParseSecret(string(secret.Data["secret"]))
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))
+}
+
+func TestSubscriptionRefusals(t *testing.T) {
+	for name, row := range map[string]struct {
+		spec    func(*v1alpha1.WebhookSubscriptionSpec)
+		prepare func(*bench)
+		reason  string
+		message string
+	}{
+		"a list is not there": {
+			spec:    func(spec *v1alpha1.WebhookSubscriptionSpec) { spec.Lists = []string{"newsletter", "gone"} },
+			prepare: func(b *bench) { b.create(testkit.List(b.namespace, "newsletter")) },
+			reason:  v1alpha1.ReasonListNotFound,
+			message: `spec.lists: there is no ContactList "gone"`,
+		},
+		"the port does not exist": {
+			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) {
+				spec.Callback.URL = "https://crm.example.com:70000/"
+			},
+			reason:  v1alpha1.ReasonCallbackInvalid,
+			message: "port outside 1 to 65535",
+		},
+		"the host is too long": {
+			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) {
+				spec.Callback.URL = "https://" + strings.Repeat("a", 254) + "/"
+			},
+			reason:  v1alpha1.ReasonCallbackInvalid,
+			message: "more than 253 characters",
+		},
+		"the signing Secret lacks the data key": {
+			prepare: func(b *bench) { b.secret("crm-signing", "key", goodSecret) },
+			reason:  v1alpha1.ReasonSecretNotFound,
+			message: `Secret "crm-signing" has no data key "secret"`,
+		},
+		"the signing secret is not in its form": {
+			prepare: func(b *bench) { b.secret("crm-signing", "secret", goodKey) },
+			reason:  v1alpha1.ReasonSecretInvalid,
+			message: "must begin with whsec_",
+		},
+		"the signing Secret was generated for another": {
+			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) { spec.Signing.SecretRef.Name = "other-signing" },
+			prepare: func(b *bench) {
+				other := testkit.Subscription(b.namespace, "other", callbackURL)
+				b.create(other)
+				b.pass(other)
+			},
+			reason:  v1alpha1.ReasonSecretTaken,
+			message: `was generated for WebhookSubscription "other"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			if row.prepare != nil {
+				row.prepare(b)
+			}
+			subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+			if row.spec != nil {
+				row.spec(&subscription.Spec)
+			}
+			b.create(subscription)
+			b.pass(subscription)
+			b.Expect(b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, row.reason)).To(ContainSubstring(row.message))
+			b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, row.reason)
+			b.Expect(subscription.Status.State).To(Equal(v1alpha1.StatePending))
+			b.Expect(subscription.Status.SigningSecretVersion).To(BeEmpty())
+			_, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
+			b.Expect(err).To(MatchError(store.ErrNotFound), "nothing is delivered")
+		})
+	}
+}
+
+func TestChangedSigningSecretIsANewVersion(t *testing.T) {
+	b := newBench(t)
+	secret := b.secret("crm-signing", signature.SecretKey, goodSecret)
+	subscription := b.newSubscription()
+	b.pass(subscription)
+	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))
+
+	secret.StringData = map[string]string{signature.SecretKey: signature.GenerateSecret()}
+	b.update(secret)
+	b.pass(subscription)
+	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))
+
+	secret.StringData = map[string]string{signature.SecretKey: "nonsense"}
+	b.update(secret)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid)
+	b.Expect(subscription.Status.State).To(Equal(v1alpha1.StatePending))
+
+	b.delete(secret)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
+	b.Expect(b.value("crm-signing", signature.SecretKey)).To(HavePrefix("whsec_"))
+}
+
+// The life of a callback that fails and comes back, as the dispatcher tells it.
+func TestStatusMirrorsTheDelivery(t *testing.T) {
+	b := newBench(t)
+	subscription := b.newSubscription()
+	b.pass(subscription)
+	first := time.Date(2026, 11, 22, 9, 0, 0, 123456789, time.UTC)
+
+	b.deliver(subscription, func(row *store.Delivery) { row.Health.LastSuccess = first })
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReachable, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	b.Expect(subscription.Status.LastSuccessTime.Time).To(BeTemporally("==", first.Truncate(time.Second)))
+
+	since := first.Add(time.Minute)
+	b.deliver(subscription, func(row *store.Delivery) {
+		row.Open = []store.OpenEvent{{Position: 1, Attempts: 2}, {Position: 2}}
+		row.Behind = 10
+		row.Health.FailingSince = since
+		row.Health.LastFailure = &store.Failure{Time: since.Add(time.Second), Reason: v1alpha1.FailureHTTPStatus, HTTPStatus: 500, Attempts: 2}
+	})
+	b.pass(subscription)
+	message := b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonFailing)
+	b.Expect(message).To(Equal("Calls fail since 2026-11-22T09:01:00Z: HTTPStatus 500."))
+	b.expect(subscription, v1alpha1.ConditionReachable, metav1.ConditionFalse, string(v1alpha1.FailureHTTPStatus))
+	status := subscription.Status
+	b.Expect(status.State).To(Equal(v1alpha1.StateFailing))
+	b.Expect(status.FailingSince.Time).To(BeTemporally("==", since.Truncate(time.Second)))
+	b.Expect(*status.PendingEvents).To(BeEquivalentTo(12))
+	b.Expect(*status.RetryingEvents).To(BeEquivalentTo(1))
+	b.Expect(*status.LastFailure.HTTPStatus).To(BeEquivalentTo(500))
+	b.Expect(status.LastFailure.Attempts).To(BeEquivalentTo(2))
+
+	b.deliver(subscription, func(row *store.Delivery) {
+		row.Open, row.Behind = nil, 0
+		row.Health.FailingSince = time.Time{}
+		row.Health.LastSuccess = since.Add(time.Hour)
+	})
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
+	b.Expect(subscription.Status.FailingSince).To(BeNil())
+	b.Expect(subscription.Status.LastFailure).NotTo(BeNil(), "kept after the callback has recovered")
+	b.Expect(*subscription.Status.PendingEvents).To(BeZero())
+
+	b.Expect(<-b.events.Events).To(HavePrefix("Normal Active"))
+	b.Expect(<-b.events.Events).To(HavePrefix("Warning Failing"))
+	b.Expect(<-b.events.Events).To(HavePrefix("Normal Active"))
+	b.Expect(b.events.Events).To(BeEmpty())
+}
+
+func TestTimesWithinASecondAreNoChange(t *testing.T) {
+	b := newBench(t)
+	subscription := b.newSubscription()
+	b.pass(subscription)
+	b.deliver(subscription, func(row *store.Delivery) { row.Health.LastSuccess = b.now })
+	b.pass(subscription)
+	version := subscription.ResourceVersion
+	b.deliver(subscription, func(row *store.Delivery) { row.Health.LastSuccess = b.now.Add(999 * time.Millisecond) })
+	b.pass(subscription)
+	b.Expect(subscription.ResourceVersion).To(Equal(version))
+}
+
+func TestSuspendedSubscriptionIsReady(t *testing.T) {
+	b := newBench(t)
+	suspend := true
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	subscription.Spec.Suspend = &suspend
+	b.create(subscription)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended)
+	b.Expect(subscription.Status.State).To(Equal(v1alpha1.StateSuspended))
+	_, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
+	b.Expect(err).NotTo(HaveOccurred(), "events wait from the start")
+
+	subscription.Spec.Suspend = nil
+	b.update(subscription)
+	b.pass(subscription)
+	b.Expect(subscription.Status.State).To(Equal(v1alpha1.StateActive))
+}
+
+func TestDeletedSubscriptionLeavesNothing(t *testing.T) {
+	b := newBench(t)
+	subscription := b.newSubscription()
+	b.pass(subscription)
+	b.delete(subscription)
+	b.pass(subscription)
+	_, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
+	b.Expect(err).To(MatchError(store.ErrNotFound))
+	b.expectNoSecret("crm-signing")
+	err = plane.Client.Get(t.Context(), client.ObjectKeyFromObject(subscription), subscription)
+	b.Expect(apierrors.IsNotFound(err)).To(BeTrue())
+}
+
+// A store that is down must not make a new spec look done, nor an old one undone.
+func TestFailureSaysNothingAboutTheSpec(t *testing.T) {
+	b := newBench(t)
+	subscription := b.newSubscription()
+	b.pass(subscription)
+	broken, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "store.db"))
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(broken.Close()).To(Succeed())
+	b.store = broken
+	loop := b.subscriptions().loop()
+	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(subscription)}
+
+	_, err = loop.Reconcile(t.Context(), request)
+	b.Expect(err).To(MatchError(ContainSubstring("load the delivery")))
+	b.read(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
+
+	subscription.Spec.App = "changed"
+	b.update(subscription)
+	_, err = loop.Reconcile(t.Context(), request)
+	b.Expect(err).To(HaveOccurred())
+	b.read(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonProgressing)
+	b.Expect(subscription.Status.ObservedGeneration).To(BeNumerically("<", subscription.Generation))
+}
+
+func TestCallbackHost(t *testing.T) {
+	for name, row := range map[string]struct{ url, host, refused string }{
+		"a host":             {url: "https://crm.example.com/hooks", host: "crm.example.com"},
+		"a host with a port": {url: "http://localhost:9000", host: "localhost:9000"},
+		"an IPv6 address":    {url: "http://[::1]:9000/", host: "[::1]:9000"},
+		"port 0":             {url: "https://crm.example.com:0/", refused: "port outside"},
+		"port 65536":         {url: "https://crm.example.com:65536/", refused: "port outside"},
+		"no host":            {url: "https:///hooks", refused: "not a URL with a host"},
+		"something else":     {url: "https://%zz/", refused: "not a URL with a host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			host, err := callbackHost(row.url)
+			g.Expect(host).To(Equal(row.host))
+			if row.refused == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			g.Expect(err).To(MatchError(ContainSubstring(row.refused)))
+			g.Expect(refusalIn(err).reason).To(Equal(v1alpha1.ReasonCallbackInvalid))
+		})
+	}
+}
