@@ -112,15 +112,17 @@ const readyTimeout = time.Second
 var errStopping = errors.New("shutting down")
 
 func (s *server) ready(ctx context.Context) error {
-	switch {
-	case s.stopping.Load():
-		return errStopping
-	case s.options.Ready == nil:
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	return s.options.Ready(ctx)
+	if check := s.options.Ready; check != nil {
+		if err := check(ctx); err != nil {
+			return err
+		}
+	}
+	if s.stopping.Load() {
+		return errStopping
+	}
+	return nil
 }
 
 // answerHealth answers a health check in plain text, as kubelets and people
