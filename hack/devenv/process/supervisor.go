@@ -49,8 +49,8 @@ func (s *Supervisor) Start(ctx context.Context) error {
 	return nil
 }
 
-// Run, after Start, starts the program again whenever it ends, until the
-// context ends; then it stops the program.
+// Run starts the program again whenever it ends, until the context ends; then
+// it stops the program. Start comes first.
 func (s *Supervisor) Run(ctx context.Context) error {
 	command := s.Command
 	command.Append = true
@@ -93,8 +93,6 @@ func (s *Supervisor) untilReady(ctx context.Context, p *Process) error {
 	go func() { ready <- s.Ready(ctx) }()
 	select {
 	case <-p.Done():
-		cancel()
-		<-ready
 		return p.Exit()
 	case err := <-ready:
 		if err != nil {

@@ -1,0 +1,130 @@
+# Needs Go, git, make and a POSIX shell. `make help` lists what there is.
+# Versions of tools are in go.mod (controller-gen) and hack/*/go.mod (the rest).
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+# Go needs a home for its caches; where there is none it gets one in bin/.
+ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo usable),usable)
+export HOME := $(CURDIR)/bin/home
+export GOFLAGS += -modcacherw
+$(shell mkdir -p "$(HOME)")
+endif
+
+# VERSION is stamped into the binary.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# Where make run puts things and listens. Each can be set: make run POSTBUS_DIR=…
+POSTBUS_DIR ?= .postbus
+KUBECONFIG_FILE ?= $(POSTBUS_DIR)/kubeconfig
+KEY_FILE ?= $(POSTBUS_DIR)/key
+INGRESS_ADDRESS ?= 127.0.0.1:8080
+RECEIVER_ADDRESS ?= 127.0.0.1:9000
+METRICS_ADDRESS ?= 127.0.0.1:8081
+
+# make run KUBECONFIG=FILE, or USE_EXISTING_CLUSTER=true with KUBECONFIG in the
+# environment, use a cluster that runs already. A KUBECONFIG that just happens
+# to be in the environment does not: make run would change that cluster.
+ifeq ($(origin KUBECONFIG),command line)
+USE_EXISTING_CLUSTER := true
+endif
+ifeq ($(USE_EXISTING_CLUSTER),true)
+cluster_flags := --existing-cluster --existing-kubeconfig="$(KUBECONFIG)"
+endif
+
+# KUBEBUILDER_ASSETS names a folder that has etcd, kube-apiserver and kubectl;
+# without it they are built into bin/.
+ifdef KUBEBUILDER_ASSETS
+override KUBEBUILDER_ASSETS := $(abspath $(KUBEBUILDER_ASSETS))
+programs := $(KUBEBUILDER_ASSETS)
+else
+KUBEBUILDER_ASSETS := $(CURDIR)/bin
+programs := bin
+needed := controlplane
+endif
+export KUBEBUILDER_ASSETS
+
+devenv_flags = --postbus=bin/postbus --programs="$(programs)" --config=config --dir="$(POSTBUS_DIR)" \
+	--kubeconfig-file="$(KUBECONFIG_FILE)" --key-file="$(KEY_FILE)" \
+	--ingress-address="$(INGRESS_ADDRESS)" --receiver-address="$(RECEIVER_ADDRESS)" --metrics-address="$(METRICS_ADDRESS)"
+
+##@ Run
+
+.PHONY: run
+run: $(if $(cluster_flags),,$(needed)) build bin/devenv ## A Kubernetes API, Postbus and a receiver on this machine, until Ctrl-C
+	@exec bin/devenv run $(devenv_flags) $(cluster_flags)
+
+.PHONY: demo
+demo: $(needed) build bin/devenv ## The story of a contact, told and checked in about a minute
+	@exec bin/devenv demo $(devenv_flags)
+
+##@ Test
+
+.PHONY: test
+test: $(needed) ## All tests, with a real API server and the race detector (ARGS='-run Name' adds arguments)
+	@hack/test.sh $(ARGS)
+
+.PHONY: verify
+verify: ## Generated files, format, lint, modules, vulnerabilities and docs; the tree must stay as it is
+	@hack/verify.sh
+
+##@ Build
+
+.PHONY: build
+build: ## bin/postbus
+	@hack/build.sh bin/postbus . -ldflags "-s -w -X main.version=$(VERSION)" .
+
+.PHONY: controlplane
+controlplane: ## bin/etcd, bin/kube-apiserver and bin/kubectl, once (minutes the first time)
+	@hack/controlplane/build.sh bin
+
+.PHONY: clean
+clean: ## Remove what was built and stored: bin/ and $(POSTBUS_DIR)/
+	rm -rf bin "$(POSTBUS_DIR)"
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Deepcopy functions, CRDs and RBAC from the Go files
+	@hack/generate.sh
+
+.PHONY: docs
+docs: bin/crd-ref-docs ## docs/reference from the Go files
+	@hack/docs.sh
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## Format the Go files
+	@bin/golangci-lint fmt
+
+.PHONY: lint
+lint: bin/golangci-lint ## Check the Go files against .golangci.yaml (FIX=true repairs what it can)
+	@bin/golangci-lint run $(if $(filter true,$(FIX)),--fix)
+
+.PHONY: vuln
+vuln: bin/govulncheck ## Look for known vulnerabilities (GOVULNDB=URL names another database)
+	@hack/vuln.sh
+
+.PHONY: tidy
+tidy: ## Tidy go.mod of every module
+	@for module in . hack/tools hack/controlplane; do (cd "$$module" && go mod tidy) || exit 1; done
+
+.PHONY: help
+help: ## This list
+	@awk -f hack/help.awk $(firstword $(MAKEFILE_LIST))
+
+# bin/devenv is always built: Go knows best what has changed.
+.PHONY: bin/devenv
+bin/devenv:
+	@hack/build.sh bin/devenv . ./hack/devenv
+
+tools := hack/tools/go.mod hack/tools/go.sum
+
+bin/golangci-lint: $(tools) hack/tools/golangci-lint/main.go
+	@hack/build.sh $@ hack/tools ./golangci-lint
+
+bin/govulncheck: $(tools)
+	@hack/build.sh $@ hack/tools golang.org/x/vuln/cmd/govulncheck
+
+bin/crd-ref-docs: $(tools)
+	@hack/build.sh $@ hack/tools github.com/elastic/crd-ref-docs

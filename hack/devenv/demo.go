@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/hack/devenv/receiver"
+	"postbus.dev/postbus/internal/signature"
+)
+
+// The bounds that the story is held to.
+const (
+	callbackWithin = time.Second
+	statusWithin   = 2 * time.Second
+	// retryWithin is the second interval of the sample, which a retry may just
+	// have begun to wait for, with room for the status.
+	retryWithin = 10 * time.Second
+	// countersWithin is how old the counters of a status may be, with room.
+	countersWithin = 8 * time.Second
+	// silence is how long nothing must arrive from what is suspended.
+	silence = 2 * time.Second
+)
+
+// storyteller tells the story, one step after the other.
+type storyteller struct {
+	*environment
+	key string
+}
+
+// step is one sentence of the story and what makes it true.
+type step struct {
+	sentence string
+	do       func(context.Context) error
+}
+
+// demo tells the story on free ports and in a folder of its own, which is
+// removed unless a step fails.
+func demo(ctx context.Context, s settings) error {
+	began := time.Now()
+	s, err := separate(ctx, s)
+	if err != nil {
+		return err
+	}
+	out := &console{}
+	teller := &storyteller{environment: newEnvironment(s, out.tell("      "), func(string) {})}
+	err = teller.during(ctx, func(ctx context.Context) error {
+		for _, step := range teller.steps() {
+			start := time.Now()
+			if err := step.do(ctx); err != nil {
+				out.print("FAIL  " + step.sentence)
+				return err
+			}
+			out.print(fmt.Sprintf("ok    %s (%.1fs)", step.sentence, time.Since(start).Seconds()))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w (logs: %s)", err, s.logs())
+	}
+	out.print(fmt.Sprintf("Every step passed, in %.0f seconds.", time.Since(began).Seconds()))
+	return os.RemoveAll(s.dir)
+}
+
+// separate returns settings that let a demo run beside anything else.
+func separate(ctx context.Context, s settings) (settings, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return settings{}, fmt.Errorf("make the folder for everything: %w", err)
+	}
+	dir, err := os.MkdirTemp(s.dir, "demo-")
+	if err != nil {
+		return settings{}, fmt.Errorf("make the demo's folder: %w", err)
+	}
+	s.dir, s.kubeconfig, s.keyFile = dir, filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "key")
+	for _, address := range []*string{&s.ingress, &s.receiver, &s.metrics} {
+		if *address, err = freeAddress(ctx); err != nil {
+			return settings{}, err
+		}
+	}
+	return s, nil
+}
+
+func freeAddress(ctx context.Context) (string, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+func (t *storyteller) steps() []step {
+	return []step{
+		{"the samples are applied; the key and the subscription become Ready", t.apply},
+		{"a contact is posted and answered with 200; its callback arrives within 1 s with a good signature", t.deliver},
+		{"the receiver answers 500: within 2 s the status is Failing, with failingSince", t.fail},
+		{"the receiver answers 200 again: Active after the next retry, under the same webhook-id", t.heal},
+		{"the subscription is suspended: nothing is sent, its events wait", t.suspend},
+		{"it is resumed: what waited is sent", t.resume},
+		{fmt.Sprintf("postbus is killed with -9 %d times while %d contacts come in: all that was accepted is delivered", kills, contacts), t.survive},
+	}
+}
+
+func (t *storyteller) apply(ctx context.Context) error {
+	if err := t.applySamples(ctx); err != nil {
+		return err
+	}
+	key, err := os.ReadFile(t.settings.keyFile)
+	t.key = string(key)
+	return err
+}
+
+func (t *storyteller) deliver(ctx context.Context) error {
+	const email = "ada@example.com"
+	if err := t.post(ctx, email); err != nil {
+		return err
+	}
+	call, err := t.callAbout(ctx, email, callbackWithin)
+	if err != nil {
+		return err
+	}
+	secret, err := t.secret(ctx, sampleSubscription.Name+"-signing", signature.SecretKey)
+	if err != nil {
+		return err
+	}
+	verifier, err := standardwebhooks.NewWebhook(string(secret))
+	if err != nil {
+		return fmt.Errorf("use the signing secret: %w", err)
+	}
+	if err := verifier.Verify([]byte(call.Body), call.Header()); err != nil {
+		return fmt.Errorf("verify the signature: %w", err)
+	}
+	return nil
+}
+
+func (t *storyteller) fail(ctx context.Context) error {
+	t.receiver.SetAnswer(receiver.Answer{Status: http.StatusInternalServerError})
+	const email = "failing@example.com"
+	if err := t.post(ctx, email); err != nil {
+		return err
+	}
+	if _, err := t.callAbout(ctx, email, callbackWithin); err != nil {
+		return err
+	}
+	return t.status(ctx, statusWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.State != v1alpha1.StateFailing || status.FailingSince == nil {
+			return fmt.Errorf("state is %q, failingSince %v", status.State, status.FailingSince)
+		}
+		return nil
+	})
+}
+
+func (t *storyteller) heal(ctx context.Context) error {
+	t.receiver.SetAnswer(receiver.Answer{Status: http.StatusOK})
+	err := t.status(ctx, retryWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.State != v1alpha1.StateActive || status.FailingSince != nil {
+			return fmt.Errorf("state is %q, failingSince %v", status.State, status.FailingSince)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = account(t.receiver.Calls())
+	return err
+}
+
+func (t *storyteller) suspend(ctx context.Context) error {
+	if err := t.setSuspend(ctx, true); err != nil {
+		return err
+	}
+	err := t.status(ctx, statusWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.State != v1alpha1.StateSuspended {
+			return fmt.Errorf("state is %q", status.State)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.post(ctx, waiting); err != nil {
+		return err
+	}
+	if _, err := t.callAbout(ctx, waiting, silence); err == nil {
+		return errors.New("a call was made although the subscription is suspended")
+	} else if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return t.status(ctx, countersWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.PendingEvents == nil || *status.PendingEvents == 0 {
+			return errors.New("pendingEvents is 0")
+		}
+		return nil
+	})
+}
+
+// waiting is the contact whose events wait while the subscription is suspended.
+const waiting = "waiting@example.com"
+
+func (t *storyteller) resume(ctx context.Context) error {
+	if err := t.setSuspend(ctx, false); err != nil {
+		return err
+	}
+	_, err := t.callAbout(ctx, waiting, statusWithin)
+	return err
+}
+
+// post posts a contact that is not known yet and expects 200.
+func (t *storyteller) post(ctx context.Context, email string) error {
+	form := url.Values{"key": {t.key}, "email": {email}, "permission": {"2"}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		t.ingressURL()+"/webhooks/contacts/email", strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	answer, err := burstClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("post a contact: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("post a contact: answered %s", answer.Status)
+	}
+	return nil
+}
+
+// callAbout waits for the first call whose body names an address.
+func (t *storyteller) callAbout(ctx context.Context, email string, within time.Duration) (receiver.Call, error) {
+	var found receiver.Call
+	err := eventually(ctx, within, func(context.Context) error {
+		for _, call := range t.receiver.Calls() {
+			if strings.Contains(call.Body, email) {
+				found = call
+				return nil
+			}
+		}
+		return fmt.Errorf("no call about %s arrived", email)
+	})
+	return found, err
+}
+
+// status waits until the subscription's status passes a check.
+func (t *storyteller) status(
+	ctx context.Context, within time.Duration, check func(v1alpha1.WebhookSubscriptionStatus) error,
+) error {
+	return eventually(ctx, within, func(ctx context.Context) error {
+		subscription := &v1alpha1.WebhookSubscription{}
+		if err := t.client.Get(ctx, sampleSubscription, subscription); err != nil {
+			return err
+		}
+		return check(subscription.Status)
+	})
+}
+
+func (t *storyteller) setSuspend(ctx context.Context, suspend bool) error {
+	patch := fmt.Sprintf(`{"spec":{"suspend":%t}}`, suspend)
+	subscription := &v1alpha1.WebhookSubscription{}
+	subscription.Namespace, subscription.Name = sampleSubscription.Namespace, sampleSubscription.Name
+	if err := t.client.Patch(ctx, subscription, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
+		return fmt.Errorf("patch spec.suspend: %w", err)
+	}
+	return nil
+}
