@@ -35,7 +35,6 @@ type Process struct {
 	cmd     *exec.Cmd
 	tail    *lastLine
 	done    chan struct{}
-	err     error
 }
 
 // Start starts a program. On Linux it is killed when this process dies in any
@@ -70,7 +69,7 @@ func (p *Process) run(log io.Closer, started chan<- error) {
 		return
 	}
 	started <- nil
-	p.err = p.cmd.Wait()
+	_ = p.cmd.Wait() // Exit tells how it ended
 }
 
 // Done is closed when the process has ended.
@@ -82,17 +81,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Kill ends the process at once, as kill -9 does.
 func (p *Process) Kill() error { return p.cmd.Process.Kill() }
 
-// Exit says, after Done, how the process ended: its own last line on standard
-// error if it wrote one, then the exit status and where the log is.
+// Exit says, after Done, how the process ended and where its log is. One that
+// ended by itself gives the reason: its own last line on standard error.
 func (p *Process) Exit() error {
-	status := "exit status 0"
-	if p.err != nil {
-		status = p.err.Error()
+	log := p.command.LogFile()
+	line := strings.TrimPrefix(p.tail.String(), p.command.Name+": ")
+	if line != "" && p.cmd.ProcessState.Exited() {
+		return fmt.Errorf("%s: %s (%s; log: %s)", p.command.Name, line, p.cmd.ProcessState, log)
 	}
-	if line := p.tail.String(); line != "" {
-		return fmt.Errorf("%s: %s (%s; log: %s)", p.command.Name, line, status, p.command.LogFile())
-	}
-	return fmt.Errorf("%s ended: %s (log: %s)", p.command.Name, status, p.command.LogFile())
+	return fmt.Errorf("%s ended: %s (log: %s)", p.command.Name, p.cmd.ProcessState, log)
 }
 
 // Stop asks the process to end, and kills it after the grace period. A process
