@@ -162,7 +162,9 @@ func newManager(ctx context.Context, access *rest.Config, lease Lease) (manager.
 	skipNameValidation := true
 	m, err := manager.New(access, manager.Options{
 		Scheme: kube.NewScheme(),
-		Logger: log.FromContext(ctx),
+		// Where controller-runtime stands is for people who look for a fault.
+		Logger:      log.FromContext(ctx).V(1),
+		BaseContext: func() context.Context { return context.WithoutCancel(ctx) },
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
