@@ -20,6 +20,13 @@ type metrics struct {
 // their v1alpha1.FailureReason.
 const outcomeDelivered = "Delivered"
 
+// RegisterMetrics registers the dispatcher's metrics, each label value at zero,
+// for the reference of metrics. Run registers its own.
+func RegisterMetrics(registerer prometheus.Registerer) error {
+	newMetrics(registerer)
+	return nil
+}
+
 func newMetrics(registerer prometheus.Registerer) *metrics {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -81,13 +81,15 @@ func reasonOf(err error) v1alpha1.FailureReason {
 func isTLS(err error) bool {
 	var (
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
 		verify    *tls.CertificateVerificationError
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
+		operation *net.OpError
 	)
-	return errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &verify) ||
+	// An alert comes as an operation with one of these names, see crypto/tls.
+	isAlert := errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error")
+	return isAlert || errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record) || errors.As(err, &verify) ||
 		errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
 }
 

@@ -1,0 +1,122 @@
+package dispatcher
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+)
+
+var numbers = &listNumbers{
+	id:             1,
+	standardFields: map[string]int32{"FIRSTNAME": 2},
+	customFields:   map[string]int32{"special date": 7},
+}
+
+// subscribed is the event of the vendor's own sample, at 2025-11-11 09:27:29.
+func subscribed() *contact.Event {
+	at := time.Date(2025, 11, 11, 9, 27, 29, 5e8, time.UTC)
+	return &contact.Event{
+		Position: 371, ID: "evt_1", List: contact.ListKey{Namespace: "marketing", Name: "newsletter"},
+		Type: contact.EventSubscribe, Source: contact.SourceRecipient, Time: at,
+		Contact: contact.Contact{
+			ID: 6049065, Email: "max.muster@example.com", ExternalID: "c-1", Permission: contact.PermissionDoubleOptIn,
+			StandardFields: map[string]string{"FIRSTNAME": "Max", "LASTNAME": "Muster <&>"},
+			CustomFields:   map[string]any{"special date": "2020-12-12", "score": 1.5},
+			Source:         "form", SubscriptionPage: "https://example.com/", Revision: 3, CreatedAt: at, UpdatedAt: at,
+			OptIn: &contact.OptIn{Mailing: "dh6hdjk9", RequestedAt: at},
+		},
+	}
+}
+
+func render(t *testing.T, f format, e *contact.Event) string {
+	t.Helper()
+	g := NewWithT(t)
+	g.Expect(f.knows(e)).To(BeTrue())
+	body, contentType, err := f.render(e, numbers)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(contentType).To(Equal("application/json"))
+	return string(body)
+}
+
+func TestStandard(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(render(t, standard{}, subscribed())).To(MatchJSON(`{
+		"type": "contact.subscribed",
+		"timestamp": "2025-11-11T09:27:29.5Z",
+		"data": {
+			"namespace": "marketing", "list": "newsletter", "source": "Recipient",
+			"contact": {
+				"id": "6049065", "email": "max.muster@example.com", "externalId": "c-1", "permission": 4,
+				"standardFields": {"FIRSTNAME": "Max", "LASTNAME": "Muster <&>"},
+				"customFields": {"special date": "2020-12-12", "score": 1.5},
+				"customSource": "form", "subscriptionPage": "https://example.com/", "revision": 3,
+				"createdAt": "2025-11-11T09:27:29.5Z", "updatedAt": "2025-11-11T09:27:29.5Z"
+			}
+		}
+	}`))
+	for kind, name := range map[v1alpha1.EventType]string{
+		contact.EventCreate: "contact.created", contact.EventUnsubscribe: "contact.unsubscribed",
+		contact.EventChangeProfile: "contact.profile_changed", contact.EventDelete: "contact.deleted",
+	} {
+		e := subscribed()
+		e.Type, e.Changed = kind, []string{"FIRSTNAME"}
+		g.Expect(render(t, standard{}, e)).To(And(ContainSubstring(`"type":"`+name+`"`), ContainSubstring(`"changed":["FIRSTNAME"]`)))
+	}
+	first, again := render(t, standard{}, subscribed()), render(t, standard{}, subscribed())
+	g.Expect(first).To(Equal(again), "a retry carries the same bytes")
+}
+
+func TestMailingwork(t *testing.T) {
+	g := NewWithT(t)
+	const common = `"id":371,"subscriber_id":6049065,"fields":[{"id":1,"value":"max.muster@example.com"},{"id":2,"value":"Max"},{"id":7,"value":"2020-12-12"}]`
+	g.Expect(render(t, mailingwork{}, subscribed())).To(MatchJSON(
+		`{` + common + `,"optinsetup_id":1,"lists":[{"id":1,"value":1}],"activate_at":"2025-11-11 09:27:29"}`))
+
+	out := subscribed()
+	out.Type = contact.EventUnsubscribe
+	g.Expect(render(t, mailingwork{}, out)).To(MatchJSON(
+		`{` + common + `,"optoutsetup_id":1,"lists":[{"id":1,"value":1}],"finalized_at":"2025-11-11 09:27:29"}`))
+
+	profile := subscribed()
+	profile.Type = contact.EventChangeProfile
+	g.Expect(render(t, mailingwork{}, profile)).To(MatchJSON(
+		`{` + common + `,"profilemanager_id":1,"lists":[{"id":1,"value":1}],"changed_at":"2025-11-11 09:27:29"}`))
+	profile.Contact.Permission = contact.PermissionNone
+	g.Expect(render(t, mailingwork{}, profile)).To(ContainSubstring(`"lists":[{"id":1,"value":0}]`))
+}
+
+func TestMailingworkKnowsThreeEvents(t *testing.T) {
+	g := NewWithT(t)
+	for kind, want := range map[v1alpha1.EventType][]v1alpha1.EventSource{
+		contact.EventCreate:        nil,
+		contact.EventSubscribe:     {contact.SourceAPI, contact.SourceConsole, contact.SourceRecipient},
+		contact.EventUnsubscribe:   {contact.SourceAPI, contact.SourceConsole, contact.SourceRecipient},
+		contact.EventChangeProfile: {contact.SourceRecipient},
+		contact.EventDelete:        nil,
+	} {
+		var known []v1alpha1.EventSource
+		for _, source := range []v1alpha1.EventSource{contact.SourceAPI, contact.SourceConsole, contact.SourceRecipient} {
+			if (mailingwork{}).knows(&contact.Event{Type: kind, Source: source}) {
+				known = append(known, source)
+			}
+		}
+		g.Expect(known).To(Equal(want), string(kind))
+	}
+}
+
+// A list that was deleted has no numbers; its contacts' events still go out.
+func TestListWithoutNumbers(t *testing.T) {
+	g := NewWithT(t)
+	var lists listBook
+	key := contact.ListKey{Namespace: "marketing", Name: "newsletter"}
+	lists.set(key, numbers)
+	g.Expect(lists.of(key)).To(Equal(numbers))
+	lists.set(key, nil)
+	body, _, err := mailingwork{}.render(subscribed(), lists.of(key))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(string(body)).To(ContainSubstring(`"fields":[{"id":1,"value":"max.muster@example.com"}],"lists":[{"id":0,"value":1}]`))
+}
