@@ -116,7 +116,7 @@ func (b *bench) pass(object client.Object) reconcile.Result {
 	case *v1alpha1.WebhookSubscription:
 		loop = b.subscriptions().loop()
 	}
-	result, err := loop.Reconcile(b.t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)})
+	result, err := loop.Reconcile(b.t.Context(), requestFor(object))
 	b.Expect(err).NotTo(HaveOccurred())
 	b.Expect(client.IgnoreNotFound(plane.Client.Get(b.t.Context(), client.ObjectKeyFromObject(object), object))).To(Succeed())
 	return result

@@ -57,13 +57,13 @@ func failed(err error) bool {
 func outcome(err error) (reconcile.Result, error) {
 	var waiting wait
 	switch {
-	case err == nil, refusalIn(err) != nil:
-		return reconcile.Result{}, nil
 	case errors.As(err, &waiting):
 		return reconcile.Result{RequeueAfter: waiting.after}, nil
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: conflictDelay}, nil
-	default:
+	case failed(err):
 		return reconcile.Result{}, err
+	default:
+		return reconcile.Result{}, nil
 	}
 }

@@ -11,7 +11,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -245,7 +244,7 @@ func TestFailureSaysNothingAboutTheSpec(t *testing.T) {
 	b.Expect(broken.Close()).To(Succeed())
 	b.store = broken
 	loop := b.subscriptions().loop()
-	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(subscription)}
+	request := requestFor(subscription)
 
 	_, err = loop.Reconcile(t.Context(), request)
 	b.Expect(err).To(MatchError(ContainSubstring("load the delivery")))

@@ -27,7 +27,7 @@ type ApiKey struct {
 	Spec ApiKeySpec `json:"spec,omitzero"`
 	// status is what the controller has seen.
 	// +optional
-	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: "Accepted", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	// +default={"conditions":[{"type":"Ready","status":"Unknown","reason":"Progressing","message":"Waiting for the controller.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Accepted","status":"Unknown","reason":"Progressing","message":"Waiting for the controller.","lastTransitionTime":"1970-01-01T00:00:00Z"}]}
 	Status ApiKeyStatus `json:"status,omitzero"`
 }
 
@@ -116,6 +116,7 @@ type ApiKeyStatus struct {
 	// name it: status.ready=False.
 	//
 	// +optional
+	// +kubebuilder:validation:Enum="True";"False";Unknown
 	Ready metav1.ConditionStatus `json:"ready,omitempty"`
 
 	// keys are the keys that work now. Ingress finds a caller's key by its

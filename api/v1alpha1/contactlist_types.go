@@ -27,7 +27,7 @@ type ContactList struct {
 	Spec ContactListSpec `json:"spec,omitzero"`
 	// status is what the controller has seen.
 	// +optional
-	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	// +default={"conditions":[{"type":"Ready","status":"Unknown","reason":"Progressing","message":"Waiting for the controller.","lastTransitionTime":"1970-01-01T00:00:00Z"}]}
 	Status ContactListStatus `json:"status,omitzero"`
 }
 

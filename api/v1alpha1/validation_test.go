@@ -46,7 +46,8 @@ optIn: {resendPolicy: Always, mailings: [{key: dh6hdjk9, default: true}, {key: o
 		"an unknown standard field":       {`standardFields: [{name: SHOE, id: 2}]`, "spec.standardFields[0].name"},
 		"a standard field without number": {`standardFields: [{name: CITY}]`, "spec.standardFields[0].id"},
 		"a standard field with the number of the e-mail address": {
-			`standardFields: [{name: CITY, id: 1}]`, "spec.standardFields[0].id"},
+			`standardFields: [{name: CITY, id: 1}]`, "spec.standardFields[0].id",
+		},
 		"a standard field twice": {`standardFields: [{name: CITY, id: 2}, {name: CITY, id: 3}]`, "spec.standardFields[1]"},
 
 		"a custom field's name of 2 characters":  {`customFields: [{name: ab, type: String}]`, "spec.customFields[0].name"},
@@ -58,12 +59,15 @@ optIn: {resendPolicy: Always, mailings: [{key: dh6hdjk9, default: true}, {key: o
 		"a custom field with a line break in it": {`customFields: [{name: "ab\nc", type: String}]`, "spec.customFields[0].name"},
 		"a custom field with an umlaut":          {spec: `customFields: [{name: Schuhgröße, type: String}]`},
 		"a custom field called as a standard one": {
-			`customFields: [{name: FIRSTNAME, type: String}]`, "customFields[].name must not be the name of a standard field"},
+			`customFields: [{name: FIRSTNAME, type: String}]`, "customFields[].name must not be the name of a standard field",
+		},
 		"a custom field called as a read-only one": {
-			`customFields: [{name: CHECKSUM, type: String}]`, "customFields[].name must not be the name of a standard field"},
+			`customFields: [{name: CHECKSUM, type: String}]`, "customFields[].name must not be the name of a standard field",
+		},
 		"a custom field called as a standard one in another case": {spec: `customFields: [{name: Firstname, type: String}]`},
 		"a custom field with a reserved name": {
-			`customFields: [{name: external_id, type: String}]`, "customFields[].name must not be a reserved name"},
+			`customFields: [{name: external_id, type: String}]`, "customFields[].name must not be a reserved name",
+		},
 		"a custom field with an unknown type":    {`customFields: [{name: abc, type: Text}]`, "spec.customFields[0].type"},
 		"a custom field without a type":          {`customFields: [{name: abc}]`, "spec.customFields[0].type"},
 		"a custom field with the number 1":       {`customFields: [{name: abc, type: String, id: 1}]`, "spec.customFields[0].id"},
@@ -93,7 +97,8 @@ suspend: true`},
 		"a list without a name":  {"listRef: {}\nscopes: [ContactsWrite]", "spec.listRef.name"},
 		"a list's name is empty": {"listRef: {name: \"\"}\nscopes: [ContactsWrite]", "spec.listRef.name"},
 		"a list's name of 254 characters": {
-			"listRef: {name: " + strings.Repeat("x", 254) + "}\nscopes: [ContactsWrite]", "spec.listRef.name"},
+			"listRef: {name: " + strings.Repeat("x", 254) + "}\nscopes: [ContactsWrite]", "spec.listRef.name",
+		},
 		"no scopes":               {`listRef: {name: newsletter}`, "spec.scopes"},
 		"an empty list of scopes": {"listRef: {name: newsletter}\nscopes: []", "spec.scopes"},
 		"an unknown scope":        {"listRef: {name: newsletter}\nscopes: [Everything]", "spec.scopes[0]"},

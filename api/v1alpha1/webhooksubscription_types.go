@@ -30,7 +30,7 @@ type WebhookSubscription struct {
 	Spec WebhookSubscriptionSpec `json:"spec,omitzero"`
 	// status is what the controller has seen and the dispatcher has told.
 	// +optional
-	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: "Accepted", status: "Unknown", reason: "Progressing", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	// +default={"conditions":[{"type":"Ready","status":"Unknown","reason":"Progressing","message":"Waiting for the controller.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Accepted","status":"Unknown","reason":"Progressing","message":"Waiting for the controller.","lastTransitionTime":"1970-01-01T00:00:00Z"}]}
 	Status WebhookSubscriptionStatus `json:"status,omitzero"`
 }
 
@@ -326,7 +326,7 @@ type WebhookSubscriptionStatus struct {
 	// recovered.
 	//
 	// +optional
-	LastFailure *AttemptFailure `json:"lastFailure,omitempty"`
+	LastFailure *AttemptFailure `json:"lastFailure,omitzero"`
 
 	// pendingEvents is how many events wait to be sent, those being retried
 	// included.

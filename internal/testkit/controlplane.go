@@ -20,7 +20,7 @@ import (
 	"postbus.dev/postbus/internal/kube"
 )
 
-// ErrNoControlPlane: the programs of the control plane are not there.
+// ErrNoControlPlane tells that the programs of the control plane are not there.
 var ErrNoControlPlane = errors.New("no programs of a control plane")
 
 // startTimeout bounds the start and the stop of etcd and of kube-apiserver
