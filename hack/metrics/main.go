@@ -83,7 +83,7 @@ func labels(family *dto.MetricFamily) string {
 	}
 	var texts []string
 	for _, name := range names {
-		texts = append(texts, fmt.Sprintf("`%s`: %s", name, strings.Join(values[name], ", ")))
+		texts = append(texts, "`"+name+"`: "+strings.Join(values[name], ", "))
 	}
 	return strings.Join(texts, "; ")
 }
