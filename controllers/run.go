@@ -168,7 +168,7 @@ func newManager(ctx context.Context, access *rest.Config, lease Lease) (manager.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Secret{}: {Transform: onlyOwners},
+				&corev1.Secret{}: {Transform: nameOnly},
 			},
 		},
 		LeaderElection:                      true,

@@ -126,9 +126,10 @@ func otherOwner(secret *corev1.Secret, owner client.Object) *metav1.OwnerReferen
 	return reference
 }
 
-// onlyOwners strips a Secret's metadata for the cache down to what names it and
-// its owners: an annotation of kubectl apply holds the whole Secret.
-func onlyOwners(object any) (any, error) {
+// nameOnly strips a Secret's metadata for the cache down to its name and
+// version, which is all that is read there: an annotation of kubectl apply
+// holds the whole Secret.
+func nameOnly(object any) (any, error) {
 	secret, ok := object.(metav1.Object)
 	if !ok {
 		return object, nil // the mark of a deletion that was missed
@@ -136,5 +137,6 @@ func onlyOwners(object any) (any, error) {
 	secret.SetAnnotations(nil)
 	secret.SetLabels(nil)
 	secret.SetManagedFields(nil)
+	secret.SetOwnerReferences(nil)
 	return object, nil
 }
