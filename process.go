@@ -7,10 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -18,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"postbus.dev/postbus/controllers"
 	"postbus.dev/postbus/dispatcher"
@@ -35,15 +35,15 @@ type process struct {
 	store    store.Store
 	objects  cache.Cache
 	synced   chan struct{}
-	metrics  *prometheus.Registry
+	metrics  metrics.RegistererGatherer
 }
 
 // runProcess runs a command's components until the context ends or one of them
 // can't go on.
 func runProcess(ctx context.Context, s settings) (err error) {
 	ctx = withLogger(ctx, s.logLevel)
-	p := &process{settings: s, synced: make(chan struct{}), metrics: prometheus.NewRegistry()}
-	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// controller-runtime's registry has the Go runtime's metrics and its own already.
+	p := &process{settings: s, synced: make(chan struct{}), metrics: metrics.Registry}
 	if p.access, err = access(s.kubeconfig); err != nil {
 		return err
 	}
@@ -58,36 +58,59 @@ func runProcess(ctx context.Context, s settings) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.store.Close()) }()
 
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return p.objects.Start(ctx) })
+	parts, running := errgroup.WithContext(ctx)
+	parts.Go(func() error { return p.objects.Start(running) })
 	parts.Go(func() error {
-		if p.objects.WaitForCacheSync(ctx) {
+		if p.objects.WaitForCacheSync(running) {
 			close(p.synced)
 		}
 		return nil
 	})
 	parts.Go(func() error {
-		return probe.Run(ctx, probe.Options{Address: s.metricsAddress, Metrics: p.metrics, Ready: p.ready})
+		return probe.Run(running, probe.Options{Address: s.metricsAddress, Metrics: p.metrics, Ready: p.ready})
 	})
 	for component, run := range map[string]func(context.Context) error{
 		"controller": p.runController, "ingress": p.runIngress, "dispatcher": p.runDispatcher,
 	} {
 		if s.runs(component) {
-			parts.Go(func() error { return run(ctx) })
+			parts.Go(func() error { return run(running) })
 		}
 	}
-	return parts.Wait()
+	err = parts.Wait()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // it was asked to stop, and something was still starting
+	}
+	return err
 }
 
+// runController runs the controller. One that loses its lease, because the API
+// server is away, ends; Kubernetes starts it again. In standalone it must not
+// take ingress with it, so it is run again here.
 func (p *process) runController(ctx context.Context) error {
-	lease := controllers.Lease{Namespace: p.leaseNamespace()}
-	if p.settings.command == "standalone" {
-		// No two processes have one store open, so whoever has this one may go
-		// on with the lease of its predecessor at once.
-		lease.Identity = "standalone-" + p.store.Identity()
+	options := controllers.Options{Config: p.access, Store: p.store,
+		Lease: controllers.Lease{Namespace: p.leaseNamespace()}}
+	if p.settings.command != "standalone" {
+		return controllers.Run(ctx, options)
 	}
-	return controllers.Run(ctx, controllers.Options{Config: p.access, Store: p.store, Lease: lease})
+	// No two processes have one store open, so whoever has this one may go on
+	// with the lease of its predecessor at once.
+	options.Lease.Identity = "standalone-" + p.store.Identity()
+	for {
+		err := controllers.Run(ctx, options)
+		if ctx.Err() != nil {
+			return err
+		}
+		logr.FromContextOrDiscard(ctx).Error(err, "controller ended, starting it again", "wait", controllerRestart.String())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(controllerRestart):
+		}
+	}
 }
+
+// controllerRestart is the wait before standalone runs its controller again.
+const controllerRestart = 5 * time.Second
 
 func (p *process) runIngress(ctx context.Context) error {
 	return ingress.Run(ctx, ingress.Options{

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"postbus.dev/postbus/internal/store/sqlite"
+	"postbus.dev/postbus/internal/testkit"
+)
+
+// asPostbus makes the test's own program behave as postbus, so that tests run
+// real processes, race detector included.
+const asPostbus = "POSTBUS_TEST_RUN_AS_POSTBUS"
+
+var plane *testkit.ControlPlane
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asPostbus) != "" {
+		main()
+		return
+	}
+	os.Exit(testkit.Run(m, func(p *testkit.ControlPlane) { plane = p }))
+}
+
+// patience is how long a test waits for what must happen; it fails then, and
+// passes as soon as it does happen.
+const patience = 60 * time.Second
+
+// installation is a place where postbus standalone runs, and runs again.
+type installation struct {
+	t                *testing.T
+	kubeconfig       string
+	store            string
+	ingress, metrics string
+}
+
+func newInstallation(t *testing.T) *installation {
+	t.Helper()
+	folder := t.TempDir()
+	return &installation{
+		t: t, kubeconfig: writeKubeconfig(t, folder), store: filepath.Join(folder, "postbus.db"),
+		ingress: freeAddress(t), metrics: freeAddress(t),
+	}
+}
+
+func writeKubeconfig(t *testing.T, folder string) string {
+	t.Helper()
+	config := clientcmdapi.NewConfig()
+	config.Clusters["test"] = &clientcmdapi.Cluster{Server: plane.Config.Host, CertificateAuthorityData: plane.Config.CAData}
+	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: plane.Config.CertData, ClientKeyData: plane.Config.KeyData, Token: plane.Config.BearerToken}
+	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+	config.CurrentContext = "test"
+	path := filepath.Join(folder, "kubeconfig")
+	NewWithT(t).Expect(clientcmd.WriteToFile(*config, path)).To(Succeed())
+	return path
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	g := NewWithT(t)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(listener.Close()).To(Succeed()) }()
+	return listener.Addr().String()
+}
+
+// child is a running process of postbus.
+type child struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	output lockedBuffer
+	exited chan struct{}
+	err    error // of its end, once exited is closed
+}
+
+// start starts postbus with these arguments.
+func start(t *testing.T, arguments ...string) *child {
+	t.Helper()
+	c := &child{t: t, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], arguments...), exited: make(chan struct{})}
+	c.cmd.Env = append(os.Environ(), asPostbus+"=1")
+	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
+	NewWithT(t).Expect(c.cmd.Start()).To(Succeed())
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.exited)
+	}()
+	t.Cleanup(func() { c.signal(syscall.SIGKILL) })
+	return c
+}
+
+// signal sends a signal and returns when the process has ended.
+func (c *child) signal(signal syscall.Signal) {
+	_ = c.cmd.Process.Signal(signal) // it may have ended already
+	<-c.exited
+}
+
+func (i *installation) arguments(more ...string) []string {
+	return append([]string{"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store,
+		"--ingress-address=" + i.ingress, "--metrics-address=" + i.metrics, "--allow-plain-http"}, more...)
+}
+
+// start starts postbus standalone and returns when it is ready.
+func (i *installation) start() *child {
+	i.t.Helper()
+	c := start(i.t, i.arguments()...)
+	NewWithT(i.t).Eventually(func() int { return get(i.t, "http://"+i.ingress+"/readyz") }, patience).
+		Should(Equal(http.StatusOK), c.output.String)
+	return c
+}
+
+// get returns the status of an answer, 0 when there is none.
+func get(t *testing.T, url string) int {
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = response.Body.Close() }()
+	_, _ = io.Copy(io.Discard, response.Body)
+	return response.StatusCode
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+func TestCommands(t *testing.T) {
+	for name, row := range map[string]struct {
+		arguments []string
+		says      string
+		succeeds  bool
+	}{
+		"version":              {[]string{"version"}, programVersion(), true},
+		"help":                 {[]string{"--help"}, "Usage: postbus COMMAND", true},
+		"help of a command":    {[]string{"ingress", "--help"}, "-allow-plain-http", true},
+		"no command":           {nil, "which command?", false},
+		"an unknown command":   {[]string{"relay"}, `there is no command "relay"`, false},
+		"an unknown flag":      {[]string{"dispatcher", "--allow-plain-http"}, "allow-plain-http", false},
+		"an argument too many": {[]string{"controller", "now"}, `unexpected argument "now"`, false},
+		"an unknown log level": {[]string{"controller", "--log-level=loud"}, "must be info or debug", false},
+		"no such kubeconfig":   {[]string{"controller", "--kubeconfig=/nowhere/kubeconfig"}, "/nowhere/kubeconfig", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			c := start(t, row.arguments...)
+			g.Eventually(c.exited, patience).Should(BeClosed())
+			g.Expect(c.err == nil).To(Equal(row.succeeds), c.output.String())
+			g.Expect(c.output.String()).To(ContainSubstring(row.says))
+		})
+	}
+}
+
+// What can't work stops the start, with one line that says what to look at.
+func TestStartRefuses(t *testing.T) {
+	occupy := func(t *testing.T, address *string) {
+		taken := httptest.NewServer(nil)
+		t.Cleanup(taken.Close)
+		*address = taken.Listener.Addr().String()
+	}
+	for name, row := range map[string]struct {
+		spoil func(t *testing.T, i *installation)
+		says  func(i *installation) string
+	}{
+		"the port of ingress is taken": {
+			func(t *testing.T, i *installation) { occupy(t, &i.ingress) }, func(i *installation) string { return i.ingress }},
+		"the port of metrics is taken": {
+			func(t *testing.T, i *installation) { occupy(t, &i.metrics) }, func(i *installation) string { return i.metrics }},
+		"the store is in use": {
+			func(t *testing.T, i *installation) {
+				opened, err := sqlite.Open(t.Context(), i.store)
+				NewWithT(t).Expect(err).NotTo(HaveOccurred())
+				t.Cleanup(func() { NewWithT(t).Expect(opened.Close()).To(Succeed()) })
+			}, func(i *installation) string { return i.store + ": store is in use by another process" }},
+		"the store is no store": {
+			func(t *testing.T, i *installation) {
+				NewWithT(t).Expect(os.WriteFile(i.store, []byte(strings.Repeat("not a database\n", 1000)), 0o600)).To(Succeed())
+			}, func(i *installation) string { return i.store + ": store is damaged" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			i := newInstallation(t)
+			row.spoil(t, i)
+			c := start(t, i.arguments()...)
+			g.Eventually(c.exited, patience).Should(BeClosed())
+			g.Expect(c.err).To(HaveOccurred())
+			lines := strings.Split(strings.TrimSpace(c.output.String()), "\n")
+			last := lines[len(lines)-1]
+			g.Expect(last).To(And(HavePrefix("postbus: "), ContainSubstring(row.says(i))))
+		})
+	}
+}
+
+func TestStopsInOrder(t *testing.T) {
+	g := NewWithT(t)
+	i := newInstallation(t)
+	c := i.start()
+	g.Expect(get(t, "http://"+i.metrics+"/readyz")).To(Equal(http.StatusOK))
+	g.Expect(get(t, "http://"+i.metrics+"/metrics")).To(Equal(http.StatusOK))
+	c.signal(syscall.SIGTERM)
+	g.Expect(c.err).NotTo(HaveOccurred(), c.output.String())
+	reopened, err := sqlite.Open(t.Context(), i.store)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(reopened.Close()).To(Succeed())
+}
