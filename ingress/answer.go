@@ -34,38 +34,66 @@ const retryAfter = 5
 // The problems that are always the same. The messages of the first two are
 // Maileon's, word for word.
 var (
-	errNoKey = &problem{status: http.StatusUnauthorized, code: "KeyMissing",
-		message: "'key' parameter not found or too many values.", parameter: keyParameter}
-	errUnknownKey = &problem{status: http.StatusUnauthorized, code: "KeyUnknown",
-		message: "no such api key", parameter: keyParameter}
-	errNoScope = &problem{status: http.StatusForbidden, code: "ScopeMissing",
-		message: "the api key does not have the scope ContactsWrite"}
-	errListGone = &problem{status: http.StatusForbidden, code: "ListMissing",
-		message: "the scope ContactsWrite has no list: the contact list of the api key does not exist"}
-	errPlainHTTP = &problem{status: http.StatusForbidden, code: "HTTPSRequired",
-		message: "only HTTPS is allowed"}
-	errBrowser = &problem{status: http.StatusForbidden, code: "BrowserCall",
-		message: "calls from a browser are not allowed: the api key would be readable there"}
-	errNoRoute = &problem{status: http.StatusNotFound, code: "NotFound",
-		message: "no such resource"}
-	errTooLarge = &problem{status: http.StatusRequestEntityTooLarge, code: "BodyTooLarge",
-		message: "the body must have at most 1 MiB", header: map[string]string{"Connection": "close"}}
-	errMediaType = &problem{status: http.StatusUnsupportedMediaType, code: "UnsupportedMediaType",
-		message: "the content type must be application/json or application/x-www-form-urlencoded, in UTF-8 and not compressed"}
-	errExternalID = &problem{status: http.StatusConflict, code: "ExternalIDTaken",
-		message: "illegal parameter value: external_id belongs to another contact of the list", parameter: "external_id"}
-	errUnavailable = &problem{status: http.StatusServiceUnavailable, code: "Unavailable",
+	errNoKey = &problem{
+		status: http.StatusUnauthorized, code: "KeyMissing",
+		message: "'key' parameter not found or too many values.", parameter: keyParameter,
+	}
+	errUnknownKey = &problem{
+		status: http.StatusUnauthorized, code: "KeyUnknown",
+		message: "no such api key", parameter: keyParameter,
+	}
+	errNoScope = &problem{
+		status: http.StatusForbidden, code: "ScopeMissing",
+		message: "the api key does not have the scope ContactsWrite",
+	}
+	errListGone = &problem{
+		status: http.StatusForbidden, code: "ListMissing",
+		message: "the scope ContactsWrite has no list: the contact list of the api key does not exist",
+	}
+	errPlainHTTP = &problem{
+		status: http.StatusForbidden, code: "HTTPSRequired",
+		message: "only HTTPS is allowed",
+	}
+	errBrowser = &problem{
+		status: http.StatusForbidden, code: "BrowserCall",
+		message: "calls from a browser are not allowed: the api key would be readable there",
+	}
+	errNoRoute = &problem{
+		status: http.StatusNotFound, code: "NotFound",
+		message: "no such resource",
+	}
+	errTooLarge = &problem{
+		status: http.StatusRequestEntityTooLarge, code: "BodyTooLarge",
+		message: "the body must have at most 1 MiB", header: map[string]string{"Connection": "close"},
+	}
+	errMediaType = &problem{
+		status: http.StatusUnsupportedMediaType, code: "UnsupportedMediaType",
+		message: "the content type must be application/json or application/x-www-form-urlencoded, in UTF-8 and not compressed",
+	}
+	errExternalID = &problem{
+		status: http.StatusConflict, code: "ExternalIDTaken",
+		message: "illegal parameter value: external_id belongs to another contact of the list", parameter: "external_id",
+	}
+	errUnavailable = &problem{
+		status: http.StatusServiceUnavailable, code: "Unavailable",
 		message: "contacts can't be stored at the moment, nothing was stored",
-		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)}}
-	errInternal = &problem{status: http.StatusInternalServerError, code: "Internal",
-		message: "internal server error"}
-	errClientGone = &problem{status: statusClientGone, code: "ClientGone",
-		message: "the caller did not wait for the answer"}
+		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
+	}
+	errInternal = &problem{
+		status: http.StatusInternalServerError, code: "Internal",
+		message: "internal server error",
+	}
+	errClientGone = &problem{
+		status: statusClientGone, code: "ClientGone",
+		message: "the caller did not wait for the answer",
+	}
 )
 
 func methodNotAllowed(allowed string) *problem {
-	return &problem{status: http.StatusMethodNotAllowed, code: "MethodNotAllowed",
-		message: "the method must be " + allowed, header: map[string]string{"Allow": allowed}}
+	return &problem{
+		status: http.StatusMethodNotAllowed, code: "MethodNotAllowed",
+		message: "the method must be " + allowed, header: map[string]string{"Allow": allowed},
+	}
 }
 
 func malformed(message string) *problem {
@@ -74,8 +102,10 @@ func malformed(message string) *problem {
 
 func tooManyValues(parameter string) *problem {
 	parameter = contact.Shorten(parameter)
-	return &problem{status: http.StatusBadRequest, code: "TooManyValues",
-		message: "too many values: " + parameter + " is given more than once", parameter: parameter}
+	return &problem{
+		status: http.StatusBadRequest, code: "TooManyValues",
+		message: "too many values: " + parameter + " is given more than once", parameter: parameter,
+	}
 }
 
 // inputCodes are the codes of what contact rules refuse.
@@ -97,8 +127,10 @@ func problemOf(ctx context.Context, err error) *problem {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &input):
-		return &problem{status: http.StatusBadRequest, code: inputCodes[input.Problem],
-			message: input.Error(), parameter: contact.Shorten(input.Parameter)}
+		return &problem{
+			status: http.StatusBadRequest, code: inputCodes[input.Problem],
+			message: input.Error(), parameter: contact.Shorten(input.Parameter),
+		}
 	case errors.Is(err, store.ErrExternalIDTaken):
 		return errExternalID
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, errLookUp), errors.Is(err, context.DeadlineExceeded):

@@ -74,10 +74,12 @@ func TestEveryParameterInEveryForm(t *testing.T) {
 			g.Expect(stored).To(Equal(&contact.Contact{
 				ID: stored.ID, Email: "Max+" + name + "@example.com", ExternalID: "id-" + name, Permission: contact.PermissionOther,
 				StandardFields: map[string]string{
-					"FIRSTNAME": "Max & Moritz", "BIRTHDAY": "1980-02-29", "GENDER": "d", "LOCALE": "de_DE"},
+					"FIRSTNAME": "Max & Moritz", "BIRTHDAY": "1980-02-29", "GENDER": "d", "LOCALE": "de_DE",
+				},
 				CustomFields: map[string]any{
 					"special date": "2020-12-12", "nickname": "Mäxchen; 100 %", "100%+": "x",
-					"children": 3.0, "height": 1.85, "vegan": true},
+					"children": 3.0, "height": 1.85, "vegan": true,
+				},
 				Source: "fair", SubscriptionPage: "https://example.com/form?a=b",
 				OptIn:    &contact.OptIn{Mailing: "fair", Plus: true, RequestedAt: now},
 				Revision: 1, CreatedAt: now, UpdatedAt: now,
@@ -147,8 +149,10 @@ func TestDataSubmission(t *testing.T) {
 		},
 		"a percent-encoded name in JSON overrides the URL's": {
 			request: func(email string) request {
-				return request{query: "custom_special+date=2019-01-01", contentType: jsonType,
-					body: toJSON(f.with(email, "custom_special%20date", "2020-12-12"))}
+				return request{
+					query: "custom_special+date=2019-01-01", contentType: jsonType,
+					body: toJSON(f.with(email, "custom_special%20date", "2020-12-12")),
+				}
 			},
 			custom: map[string]any{"special date": "2020-12-12"},
 		},

@@ -34,10 +34,31 @@ import (
 	"postbus.dev/postbus/internal/testkit"
 )
 
-var plane *testkit.ControlPlane
+var (
+	// plane is there once requirePlane has returned.
+	plane      *testkit.ControlPlane
+	startPlane = sync.OnceValue(func() (err error) {
+		plane, err = testkit.StartControlPlane()
+		return err
+	})
+)
+
+// requirePlane starts the control plane for the first test that needs it.
+// Fuzzing runs this package in several processes and needs none.
+func requirePlane(t *testing.T) {
+	t.Helper()
+	NewWithT(t).Expect(startPlane()).To(Succeed())
+}
 
 func TestMain(m *testing.M) {
-	os.Exit(testkit.Run(m, func(p *testkit.ControlPlane) { plane = p }))
+	code := m.Run()
+	if plane != nil {
+		if err := plane.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // contactPath is where contacts are posted to.
@@ -65,6 +86,7 @@ type fixture struct {
 func start(t *testing.T, change ...func(*ingress.Options)) *fixture {
 	t.Helper()
 	g := NewWithT(t)
+	requirePlane(t)
 	f := &fixture{
 		namespace: plane.Namespace(t),
 		objects:   startCache(t),

@@ -166,6 +166,7 @@ func TestOldestOfTwoObjectsWithOneKey(t *testing.T) {
 
 func TestKeysCannotBeLookedUpYet(t *testing.T) {
 	g := NewWithT(t)
+	requirePlane(t)
 	unstarted, err := kube.NewCache(t.Context(), plane.Config)
 	g.Expect(err).NotTo(HaveOccurred())
 	f := start(t, func(options *ingress.Options) { options.Objects = unstarted })

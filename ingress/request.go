@@ -55,7 +55,8 @@ func readInput(r *http.Request) (input, error) {
 	return in, nil
 }
 
-// bodyError returns the error of a body that broke off.
+// bodyError returns the error of a body that broke off. net/http ends the
+// request's context when the connection did.
 func bodyError(r *http.Request) error {
 	if err := r.Context().Err(); err != nil {
 		return fmt.Errorf("read the body: %w", err)

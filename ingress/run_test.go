@@ -95,6 +95,31 @@ func (f *fixture) awaitClosedPort(t *testing.T) {
 	}).Should(HaveOccurred())
 }
 
+func TestBodyThatBreaksOff(t *testing.T) {
+	f := start(t)
+	for name, row := range map[string]struct {
+		rest    string
+		status  int
+		message string
+	}{
+		"fewer bytes than announced": {"Content-Length: 9\r\n\r\nsrc=a", 499, "the caller did not wait for the answer"},
+		"chunks that none are":       {"Transfer-Encoding: chunked\r\n\r\n5\r\nsrc=a\r\nx\r\n", 400, "the body could not be read to its end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			connection := f.dial(t)
+			_, err := fmt.Fprintf(connection, "POST %s?%s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n%s",
+				contactPath, encode(f.with("max@example.com")), formType, row.rest)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(connection.(*net.TCPConn).CloseWrite()).To(Succeed())
+			got := readAnswer(t, connection)
+			g.Expect(got.status).To(Equal(row.status))
+			g.Expect(got.body).To(ContainSubstring(row.message))
+			g.Expect(f.contact(t, "max@example.com")).To(BeNil())
+		})
+	}
+}
+
 func TestShutdownFinishesRunningRequests(t *testing.T) {
 	g := NewWithT(t)
 	f := start(t)
@@ -192,15 +217,29 @@ func TestKeyLeaksNowhere(t *testing.T) {
 	f := start(t)
 	good := "key=" + f.key + "&email=max@example.com"
 	mistakes := []request{
-		{query: good}, {query: good + "&key=" + f.key}, {query: good + "%zz"}, {query: good + "&a=%ff"}, {query: good + ";"},
-		{query: good, method: "GET"}, {query: good, header: map[string]string{"Origin": "https://example.com"}},
-		{query: good, path: "/" + contactPath}, {path: "/" + f.key}, {path: contactPath + "%3F" + good}, {path: contactPath + "/" + f.key},
-		{contentType: "text/plain", body: good}, {contentType: jsonType, body: good}, {contentType: formType, body: good + "&doi=x"},
-		{contentType: jsonType, body: `{"key":"` + f.key + `"`}, {contentType: jsonType, body: `{"key":["` + f.key + `"]}`},
+		{query: good},
+		{query: good + "&key=" + f.key},
+		{query: good + "%zz"},
+		{query: good + "&a=%ff"},
+		{query: good + ";"},
+		{query: good, method: "GET"},
+		{query: good, header: map[string]string{"Origin": "https://example.com"}},
+		{query: good, path: "/" + contactPath},
+		{path: "/" + f.key},
+		{path: contactPath + "%3F" + good},
+		{path: contactPath + "/" + f.key},
+		{contentType: "text/plain", body: good},
+		{contentType: jsonType, body: good},
+		{contentType: formType, body: good + "&doi=x"},
+		{contentType: jsonType, body: `{"key":"` + f.key + `"`},
+		{contentType: jsonType, body: `{"key":["` + f.key + `"]}`},
 		{contentType: jsonType, body: `{"key":"` + f.key + `","key":"` + f.key + `"}`},
-		{query: good + "&standard_GENDER=" + f.key}, {query: good + "&external_id=" + strings.Repeat(f.key, 20)},
-		{query: "key=" + f.key + "&email=" + f.key}, {query: good, header: map[string]string{"Content-Encoding": f.key}, body: "x"},
-		{query: good + "&doi=true&doimailing=" + f.key}, {query: good + "&permission=" + f.key},
+		{query: good + "&standard_GENDER=" + f.key},
+		{query: good + "&external_id=" + strings.Repeat(f.key, 20)},
+		{query: "key=" + f.key + "&email=" + f.key},
+		{query: good, header: map[string]string{"Content-Encoding": f.key}, body: "x"},
+		{query: good + "&doi=true&doimailing=" + f.key},
+		{query: good + "&permission=" + f.key},
 	}
 	var shown strings.Builder
 	for _, mistake := range mistakes {

@@ -14,31 +14,44 @@ import (
 func TestParseAddressTakes(t *testing.T) {
 	for name, row := range map[string]struct{ text, display, key string }{
 		"a plain address": {
-			"max.mustermann@xqueue.com", "max.mustermann@xqueue.com", "max.mustermann@xqueue.com"},
+			"max.mustermann@xqueue.com", "max.mustermann@xqueue.com", "max.mustermann@xqueue.com",
+		},
 		"spaces around it, as in the vendor's own example": {
-			" max@xqueue.com \r\n", "max@xqueue.com", "max@xqueue.com"},
+			" max@xqueue.com \r\n", "max@xqueue.com", "max@xqueue.com",
+		},
 		"a local part with capitals, kept for display": {
-			"Max.Mustermann@XQueue.COM", "Max.Mustermann@xqueue.com", "max.mustermann@xqueue.com"},
+			"Max.Mustermann@XQueue.COM", "Max.Mustermann@xqueue.com", "max.mustermann@xqueue.com",
+		},
 		"a plus": {
-			"max+news@example.com", "max+news@example.com", "max+news@example.com"},
+			"max+news@example.com", "max+news@example.com", "max+news@example.com",
+		},
 		"every special character of RFC 5322 atext": {
-			"!#$%&'*+-/=?^_`{|}~@example.com", "!#$%&'*+-/=?^_`{|}~@example.com", "!#$%&'*+-/=?^_`{|}~@example.com"},
+			"!#$%&'*+-/=?^_`{|}~@example.com", "!#$%&'*+-/=?^_`{|}~@example.com", "!#$%&'*+-/=?^_`{|}~@example.com",
+		},
 		"an internationalised domain": {
-			"max@Müller.example", "max@müller.example", "max@xn--mller-kva.example"},
+			"max@Müller.example", "max@müller.example", "max@xn--mller-kva.example",
+		},
 		"the same domain in ASCII form, shown in its own script": {
-			"max@XN--MLLER-KVA.example", "max@müller.example", "max@xn--mller-kva.example"},
+			"max@XN--MLLER-KVA.example", "max@müller.example", "max@xn--mller-kva.example",
+		},
 		"a sharp s, which is a letter of its own": {
-			"max@straße.example", "max@straße.example", "max@xn--strae-oqa.example"},
+			"max@straße.example", "max@straße.example", "max@xn--strae-oqa.example",
+		},
 		"a local part beyond ASCII (RFC 6531)": {
-			"Jürgen@example.com", "Jürgen@example.com", "jürgen@example.com"},
+			"Jürgen@example.com", "Jürgen@example.com", "jürgen@example.com",
+		},
 		"a local part spelled with a combining mark, compared as composed": {
-			"Ju\u0308rgen@example.com", "Ju\u0308rgen@example.com", "jürgen@example.com"},
+			"Ju\u0308rgen@example.com", "Ju\u0308rgen@example.com", "jürgen@example.com",
+		},
 		"ideographic dots in a domain": {
-			"max@例え。テスト", "max@例え.テスト", "max@xn--r8jz45g.xn--zckzah"},
+			"max@例え。テスト", "max@例え.テスト", "max@xn--r8jz45g.xn--zckzah",
+		},
 		"two hyphens in a registered name": {
-			"max@r3---sn.example.com", "max@r3---sn.example.com", "max@r3---sn.example.com"},
+			"max@r3---sn.example.com", "max@r3---sn.example.com", "max@r3---sn.example.com",
+		},
 		"a local part of 64 bytes": {
-			strings.Repeat("a", 64) + "@example.com", strings.Repeat("a", 64) + "@example.com", strings.Repeat("a", 64) + "@example.com"},
+			strings.Repeat("a", 64) + "@example.com", strings.Repeat("a", 64) + "@example.com", strings.Repeat("a", 64) + "@example.com",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -185,12 +185,12 @@ var timesOfDay = []string{"15:04", "15:04Z07:00", "15:04:05", "15:04:05Z07:00"}
 // parseDate returns the date that a text holds as yyyy-MM-dd. It takes dd.MM.yyyy
 // too, and a time behind either, parted by a space or a T, which it drops.
 func parseDate(text string) (day string, ok bool) {
-	day, rest := text, ""
+	day = text
 	if end := strings.IndexAny(text, " T"); end >= 0 {
-		day, rest = text[:end], text[end+1:]
-		if !isTimeOfDay(rest) {
+		if !isTimeOfDay(text[end+1:]) {
 			return "", false
 		}
+		day = text[:end]
 	}
 	const german = "02.01.2006"
 	if parsed, err := time.Parse(german, day); err == nil {

@@ -41,7 +41,8 @@ func TestDecideOnNewContact(t *testing.T) {
 			save: func(s *contact.Save) { s.Update, s.Permission = true, contact.PermissionDoubleOptIn },
 			want: func(c *contact.Contact) { c.Permission = contact.PermissionDoubleOptIn },
 			events: []v1alpha1.EventType{
-				contact.EventCreate, contact.EventSubscribe},
+				contact.EventCreate, contact.EventSubscribe,
+			},
 		},
 		"fields, external id, source and page are stored": {
 			save: func(s *contact.Save) {
