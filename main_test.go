@@ -120,9 +120,15 @@ func (i *installation) arguments(more ...string) []string {
 func (i *installation) start() *child {
 	i.t.Helper()
 	c := start(i.t, i.arguments()...)
-	NewWithT(i.t).Eventually(func() int { return get(i.t, "http://"+i.ingress+"/readyz") }, patience).
-		Should(Equal(http.StatusOK), c.output.String)
+	i.waitUntilReady()
 	return c
+}
+
+// waitUntilReady waits until ingress takes contacts.
+func (i *installation) waitUntilReady() {
+	i.t.Helper()
+	NewWithT(i.t).Eventually(func() int { return get(i.t, "http://"+i.ingress+"/readyz") }, patience, 50*time.Millisecond).
+		Should(Equal(http.StatusOK))
 }
 
 // get returns the status of an answer, 0 when there is none.

@@ -18,5 +18,6 @@ if ! can_race; then
   fi
   echo "WARNING: no cgo or no C compiler, so the tests run WITHOUT the race detector"
   race=
+  export CGO_ENABLED=0
 fi
 exec go test $race -timeout 30m "$@" ./...
