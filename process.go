@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/controllers"
 	"postbus.dev/postbus/dispatcher"
 	"postbus.dev/postbus/ingress"
@@ -50,7 +51,7 @@ func runProcess(ctx context.Context, s settings) (err error) {
 	if err := kube.CheckVersion(p.access); err != nil {
 		return err
 	}
-	if p.objects, err = kube.NewCache(ctx, p.access); err != nil {
+	if p.objects, err = kube.NewCache(ctx, p.access, s.kinds()...); err != nil {
 		return err
 	}
 	if p.store, err = sqlite.Open(ctx, s.store); err != nil {
@@ -81,6 +82,19 @@ func runProcess(ctx context.Context, s settings) (err error) {
 		return nil // it was asked to stop, and something was still starting
 	}
 	return err
+}
+
+// kinds are what the command's components read: no more, so that each gets by
+// with its own rights.
+func (s settings) kinds() []client.Object {
+	kinds := []client.Object{&v1alpha1.ContactList{}}
+	if s.runs("ingress") {
+		kinds = append(kinds, &v1alpha1.ApiKey{})
+	}
+	if s.runs("dispatcher") {
+		kinds = append(kinds, &v1alpha1.WebhookSubscription{})
+	}
+	return kinds
 }
 
 // runController runs the controller. One that loses its lease, because the API

@@ -17,5 +17,5 @@
 // Runners come and go with the WebhookSubscriptions, which registry watches.
 package dispatcher
 
-// +kubebuilder:rbac:groups=postbus.dev,resources=contactlists;webhooksubscriptions;apikeys,verbs=get;list;watch
+// +kubebuilder:rbac:groups=postbus.dev,resources=contactlists;webhooksubscriptions,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get

@@ -138,7 +138,7 @@ func (f *fixture) closeStore(t *testing.T) {
 func startCache(t *testing.T) client.Reader {
 	t.Helper()
 	g := NewWithT(t)
-	objects, err := kube.NewCache(t.Context(), plane.Config)
+	objects, err := kube.NewCache(t.Context(), plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
 	g.Expect(err).NotTo(HaveOccurred())
 	stopped := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -167,7 +167,7 @@ func TestOldestOfTwoObjectsWithOneKey(t *testing.T) {
 func TestKeysCannotBeLookedUpYet(t *testing.T) {
 	g := NewWithT(t)
 	requirePlane(t)
-	unstarted, err := kube.NewCache(t.Context(), plane.Config)
+	unstarted, err := kube.NewCache(t.Context(), plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
 	g.Expect(err).NotTo(HaveOccurred())
 	f := start(t, func(options *ingress.Options) { options.Objects = unstarted })
 	got := f.send(t, request{query: encode(f.with("max@example.com"))})

@@ -102,6 +102,12 @@ func (s Save) create() Decision {
 	}
 }
 
+// lowers tells whether a call would take a confirmed permission back: 5 stays
+// 5, and 4 can only become 5.
+func lowers(before, given Permission) bool {
+	return before.Confirmed() && given != PermissionDoubleOptInPlus
+}
+
 func subscribes(before, after Permission) bool {
 	return before == PermissionNone && after != PermissionNone
 }
@@ -109,7 +115,7 @@ func subscribes(before, after Permission) bool {
 // update applies permission, external id and fields, and returns the names of
 // the fields that changed, "external_id" among them.
 func (s Save) update(after *Contact) (changed []string) {
-	if s.Permission != 0 && (s.Permission.Confirmed() || !after.Permission.Confirmed()) {
+	if s.Permission != 0 && !lowers(after.Permission, s.Permission) {
 		after.Permission = s.Permission
 	}
 	if s.ExternalID != nil && *s.ExternalID != after.ExternalID {

@@ -192,6 +192,10 @@ func TestDecideOnExistingContact(t *testing.T) {
 			current: func(c *contact.Contact) { c.Permission = contact.PermissionDoubleOptInPlus },
 			save:    func(s *contact.Save) { s.Update, s.Permission = true, contact.PermissionNone },
 		},
+		"5 does not become 4": {
+			current: func(c *contact.Contact) { c.Permission = contact.PermissionDoubleOptInPlus },
+			save:    func(s *contact.Save) { s.Update, s.Permission = true, contact.PermissionDoubleOptIn },
+		},
 		"4 may become 5": {
 			current: func(c *contact.Contact) { c.Permission = contact.PermissionDoubleOptIn },
 			save:    func(s *contact.Save) { s.Update, s.Permission = true, contact.PermissionDoubleOptInPlus },

@@ -1,7 +1,7 @@
 // Package kube answers: how does a process see the resources?
 //
-// Ingress and dispatcher read them through one informer cache and have no other
-// right; this package makes it, with the index that finds an ApiKey by the
+// Ingress and dispatcher read them through an informer cache and have hardly any
+// other right; this package makes it, with the index that finds an ApiKey by the
 // digest of a presented key, and checks first that the cluster serves the
 // version of the kinds that this program was built for.
 package kube
@@ -40,9 +40,10 @@ func NewScheme() *runtime.Scheme {
 	return scheme
 }
 
-// NewCache returns an informer cache of our kinds with its indexes. The caller
-// starts it.
-func NewCache(ctx context.Context, config *rest.Config) (cache.Cache, error) {
+// NewCache returns an informer cache of these kinds of ours, with the index of
+// ApiKeys if they are among them. It asks for no right but to read them. The
+// caller starts it.
+func NewCache(ctx context.Context, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
 	objects, err := cache.New(config, cache.Options{
 		Scheme:           NewScheme(),
 		DefaultTransform: cache.TransformStripManagedFields(),
@@ -50,12 +51,15 @@ func NewCache(ctx context.Context, config *rest.Config) (cache.Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the informer cache: %w", err)
 	}
-	if err := objects.IndexField(ctx, &v1alpha1.ApiKey{}, DigestField, digestsOf); err != nil {
-		return nil, fmt.Errorf("index api keys by digest: %w", err)
-	}
-	for _, kind := range []client.Object{&v1alpha1.ContactList{}, &v1alpha1.WebhookSubscription{}} {
+	for _, kind := range kinds {
 		if _, err := objects.GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
 			return nil, fmt.Errorf("make the informer of %T: %w", kind, err)
+		}
+		if _, isKey := kind.(*v1alpha1.ApiKey); !isKey {
+			continue
+		}
+		if err := objects.IndexField(ctx, kind, DigestField, digestsOf); err != nil {
+			return nil, fmt.Errorf("index api keys by digest: %w", err)
 		}
 	}
 	return objects, nil
