@@ -1,0 +1,56 @@
+package kube_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/testkit"
+)
+
+var plane *testkit.ControlPlane
+
+func TestMain(m *testing.M) {
+	os.Exit(testkit.Run(m, func(p *testkit.ControlPlane) { plane = p }))
+}
+
+// patience is how long the API server may take to serve what was installed.
+const patience = 30 * time.Second
+
+// TestCheckVersion takes the definitions away one by one, and installs those of
+// another version in the end.
+func TestCheckVersion(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(apiextensions.AddToScheme(plane.Client.Scheme())).To(Succeed())
+	check := func() error { return kube.CheckVersion(plane.Config) }
+	g.Expect(check()).To(Succeed())
+
+	var installed apiextensions.CustomResourceDefinitionList
+	g.Expect(plane.Client.List(t.Context(), &installed)).To(Succeed())
+	g.Expect(installed.Items).To(HaveLen(3))
+	for i := range installed.Items {
+		g.Expect(plane.Client.Delete(t.Context(), &installed.Items[i])).To(Succeed())
+		if i == 0 {
+			g.Eventually(check, patience).Should(MatchError(And(
+				ContainSubstring("does not serve "+installed.Items[0].Spec.Names.Plural),
+				ContainSubstring("apply the config/crd of this version"))))
+		}
+	}
+	g.Eventually(check, patience).Should(MatchError(ContainSubstring("does not know the group postbus.dev; apply config/crd first")))
+
+	other := apiextensions.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: installed.Items[0].Name},
+		Spec:       installed.Items[0].Spec,
+	}
+	other.Spec.Versions[0].Name = "v1beta1"
+	g.Eventually(func() error { return client.IgnoreAlreadyExists(plane.Client.Create(t.Context(), &other)) }, patience).Should(Succeed())
+	g.Eventually(check, patience).Should(MatchError(
+		ContainSubstring("the cluster serves postbus.dev/v1beta1, this program needs postbus.dev/v1alpha1")))
+	g.Expect(check()).To(MatchError(kube.ErrCRDMissing))
+}
