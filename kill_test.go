@@ -104,8 +104,10 @@ func declare(t *testing.T, callback string) declared {
 	}
 	d.subscription.Spec.Events = []v1alpha1.EventType{contact.EventCreate}
 	for _, object := range []client.Object{
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "website-form"},
-			StringData: map[string]string{apikey.SecretKey: d.key}},
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "website-form"},
+			StringData: map[string]string{apikey.SecretKey: d.key},
+		},
 		testkit.List(namespace, "newsletter"), d.apiKey, d.subscription,
 	} {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())

@@ -64,7 +64,8 @@ func writeKubeconfig(t *testing.T, folder string) string {
 	config := clientcmdapi.NewConfig()
 	config.Clusters["test"] = &clientcmdapi.Cluster{Server: plane.Config.Host, CertificateAuthorityData: plane.Config.CAData}
 	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{
-		ClientCertificateData: plane.Config.CertData, ClientKeyData: plane.Config.KeyData, Token: plane.Config.BearerToken}
+		ClientCertificateData: plane.Config.CertData, ClientKeyData: plane.Config.KeyData, Token: plane.Config.BearerToken,
+	}
 	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
 	config.CurrentContext = "test"
 	path := filepath.Join(folder, "kubeconfig")
@@ -112,8 +113,10 @@ func (c *child) signal(signal syscall.Signal) {
 }
 
 func (i *installation) arguments(more ...string) []string {
-	return append([]string{"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store,
-		"--ingress-address=" + i.ingress, "--metrics-address=" + i.metrics, "--allow-plain-http"}, more...)
+	return append([]string{
+		"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store,
+		"--ingress-address=" + i.ingress, "--metrics-address=" + i.metrics, "--allow-plain-http",
+	}, more...)
 }
 
 // start starts postbus standalone and returns when it is ready.
@@ -199,19 +202,23 @@ func TestStartRefuses(t *testing.T) {
 		says  func(i *installation) string
 	}{
 		"the port of ingress is taken": {
-			func(t *testing.T, i *installation) { occupy(t, &i.ingress) }, func(i *installation) string { return i.ingress }},
+			func(t *testing.T, i *installation) { occupy(t, &i.ingress) }, func(i *installation) string { return i.ingress },
+		},
 		"the port of metrics is taken": {
-			func(t *testing.T, i *installation) { occupy(t, &i.metrics) }, func(i *installation) string { return i.metrics }},
+			func(t *testing.T, i *installation) { occupy(t, &i.metrics) }, func(i *installation) string { return i.metrics },
+		},
 		"the store is in use": {
 			func(t *testing.T, i *installation) {
 				opened, err := sqlite.Open(t.Context(), i.store)
 				NewWithT(t).Expect(err).NotTo(HaveOccurred())
 				t.Cleanup(func() { NewWithT(t).Expect(opened.Close()).To(Succeed()) })
-			}, func(i *installation) string { return i.store + ": store is in use by another process" }},
+			}, func(i *installation) string { return i.store + ": store is in use by another process" },
+		},
 		"the store is no store": {
 			func(t *testing.T, i *installation) {
 				NewWithT(t).Expect(os.WriteFile(i.store, []byte(strings.Repeat("not a database\n", 1000)), 0o600)).To(Succeed())
-			}, func(i *installation) string { return i.store + ": store is damaged" }},
+			}, func(i *installation) string { return i.store + ": store is damaged" },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

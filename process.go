@@ -101,8 +101,10 @@ func (s settings) kinds() []client.Object {
 // server is away, ends; Kubernetes starts it again. In standalone it must not
 // take ingress with it, so it is run again here.
 func (p *process) runController(ctx context.Context) error {
-	options := controllers.Options{Config: p.access, Store: p.store,
-		Lease: controllers.Lease{Namespace: p.leaseNamespace()}}
+	options := controllers.Options{
+		Config: p.access, Store: p.store,
+		Lease: controllers.Lease{Namespace: p.leaseNamespace()},
+	}
 	if p.settings.command != "standalone" {
 		return controllers.Run(ctx, options)
 	}

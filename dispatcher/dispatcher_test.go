@@ -73,8 +73,10 @@ func (r *rig) run() (stop func()) {
 	parts.Go(func() { g.Expect(objects.Start(ctx)).To(Succeed()) })
 	r.metrics = prometheus.NewRegistry()
 	parts.Go(func() {
-		g.Expect(Run(ctx, Options{Objects: objects, Secrets: plane.Client, Store: r.store,
-			Registerer: r.metrics, Version: "test", ShutdownTimeout: time.Second})).To(Succeed())
+		g.Expect(Run(ctx, Options{
+			Objects: objects, Secrets: plane.Client, Store: r.store,
+			Registerer: r.metrics, Version: "test", ShutdownTimeout: time.Second,
+		})).To(Succeed())
 	})
 	stop = sync.OnceFunc(func() { cancel(); parts.Wait() })
 	r.t.Cleanup(stop)
@@ -99,8 +101,10 @@ func (r *rig) subscribe(name string, edit func(*v1alpha1.WebhookSubscription)) *
 	g.Expect(plane.Client.Create(r.t.Context(), object)).To(Succeed())
 	g.Expect(r.store.OpenDelivery(r.t.Context(), keyOf(object))).To(Succeed())
 	object.Status.SigningSecretVersion = secret.ResourceVersion
-	meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionAccepted,
-		Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonValid})
+	meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{
+		Type:   v1alpha1.ConditionAccepted,
+		Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonValid,
+	})
 	g.Expect(plane.Client.Status().Update(r.t.Context(), object)).To(Succeed())
 	return object
 }
@@ -121,8 +125,10 @@ func (r *rig) post(address string) string {
 				next, kind = *current, contact.EventChangeProfile
 			}
 			next.Revision++
-			return contact.Decision{Contact: next, Changed: true,
-				Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: time.Now()}}}
+			return contact.Decision{
+				Contact: next, Changed: true,
+				Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: time.Now()}},
+			}
 		},
 	})
 	NewWithT(r.t).Expect(err).NotTo(HaveOccurred())

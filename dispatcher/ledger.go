@@ -55,8 +55,10 @@ type openEvent struct {
 // newLedger returns the ledger that was last written to the store. events are
 // those that it has open; one that is missing was removed from the log for good.
 func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha1.Ordering) *ledger {
-	l := &ledger{cursor: delivery.Cursor, health: delivery.Health, ordering: ordering,
-		open: map[int64]*openEvent{}}
+	l := &ledger{
+		cursor: delivery.Cursor, health: delivery.Health, ordering: ordering,
+		open: map[int64]*openEvent{},
+	}
 	stored := map[int64]store.OpenEvent{}
 	for _, open := range delivery.Open {
 		stored[open.Position] = open

@@ -169,8 +169,10 @@ func TestSigningSecretProblems(t *testing.T) {
 	})).To(Succeed())
 	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}}, &listBook{})
 	for _, name := range []string{"missing", "broken"} {
-		s := &subscription{key: store.SubscriptionKey{Namespace: namespace, Name: "crm"}, format: standard{},
-			url: "http://127.0.0.1:1/", timeout: time.Second, secretName: name}
+		s := &subscription{
+			key: store.SubscriptionKey{Namespace: namespace, Name: "crm"}, format: standard{},
+			url: "http://127.0.0.1:1/", timeout: time.Second, secretName: name,
+		}
 		e := &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
 		g.Expect(c.call(t.Context(), s, e)).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureSigning}), name)
 		_, err := c.signingSecret(t.Context(), s)

@@ -46,7 +46,7 @@ type entry struct {
 	stopLoop, stopAttempts context.CancelFunc
 }
 
-func newRegistry(options *Options, tail *tail, metrics *metrics, attempts context.Context) *registry {
+func newRegistry(attempts context.Context, options *Options, tail *tail, metrics *metrics) *registry {
 	return &registry{
 		options: options, tail: tail, lists: &listBook{}, metrics: metrics, attempts: attempts,
 		queue: workqueue.NewTypedRateLimitingQueue(

@@ -67,7 +67,7 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	metrics := newMetrics(options.Registerer)
-	runners := newRegistry(&options, follower, metrics, lasting)
+	runners := newRegistry(lasting, &options, follower, metrics)
 	writer := &checkpointer{registry: runners, tail: follower, deliveries: options.Store, metrics: metrics}
 	if err := runners.watch(ctx); err != nil {
 		return fmt.Errorf("start the dispatcher: %w", err)

@@ -190,8 +190,10 @@ func (r *runner) nextPage() (store.Query, bool) {
 	if r.live || r.sub.held || r.ledger.room() < catchUpRoom {
 		return store.Query{}, false
 	}
-	return store.Query{After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
-		Limit: min(catchUpPage, r.ledger.room())}, true
+	return store.Query{
+		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
+		Limit: min(catchUpPage, r.ledger.room()),
+	}, true
 }
 
 func (r *runner) takePage(page []contact.Event, query store.Query) {
@@ -295,8 +297,10 @@ func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
 		return store.Delivery{}, false
 	}
 	r.dirty, r.written = false, cursor
-	return store.Delivery{Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
-		Behind: r.behind, Health: r.ledger.health}, true
+	return store.Delivery{
+		Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
+		Behind: r.behind, Health: r.ledger.health,
+	}, true
 }
 
 // notWritten says that the last snapshot did not reach the store.

@@ -44,8 +44,10 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	s := &subscription{
 		key:  store.SubscriptionKey{Namespace: object.Namespace, Name: object.Name},
 		held: isHeld(object),
-		filter: store.Filter{Namespace: object.Namespace, Lists: spec.Lists,
-			Types: spec.Events, Sources: spec.Sources},
+		filter: store.Filter{
+			Namespace: object.Namespace, Lists: spec.Lists,
+			Types: spec.Events, Sources: spec.Sources,
+		},
 		format:        formats[spec.Payload.Format],
 		url:           spec.Callback.URL,
 		timeout:       defaultTimeout,

@@ -36,8 +36,10 @@ func makeStore(t *testing.T) (path string) {
 		_, err := opened.Change(t.Context(), store.Change{
 			List: contact.ListKey{Namespace: "marketing", Name: "newsletter"}, Address: string(rune('a'+n)) + "@example.com",
 			Apply: func(*contact.Contact) contact.Decision {
-				return contact.Decision{Contact: contact.Contact{Email: "max@example.com"}, Changed: true,
-					Events: []contact.Event{{Type: contact.EventCreate, Source: contact.SourceAPI}}}
+				return contact.Decision{
+					Contact: contact.Contact{Email: "max@example.com"}, Changed: true,
+					Events: []contact.Event{{Type: contact.EventCreate, Source: contact.SourceAPI}},
+				}
 			},
 		})
 		g.Expect(err).NotTo(HaveOccurred())

@@ -35,7 +35,7 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.updateDelivery:   updateDelivery,
 		&tx.deleteDelivery:   deleteDelivery,
 	} {
-		made, err := conn.PrepareContext(ctx, text)
+		made, err := conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // close closes them all
 		if err != nil {
 			return nil, errors.Join(err, tx.close())
 		}

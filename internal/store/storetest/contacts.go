@@ -44,8 +44,10 @@ func testChange(t *testing.T, s store.Store) {
 func testNoChange(t *testing.T, s store.Store) {
 	g := NewWithT(t)
 	created := mustChange(t, s, save(address(1), "Max"))
-	decision := mustChange(t, s, store.Change{List: list, Address: address(1),
-		Apply: func(current *contact.Contact) contact.Decision { return contact.Decision{Contact: *current} }})
+	decision := mustChange(t, s, store.Change{
+		List: list, Address: address(1),
+		Apply: func(current *contact.Contact) contact.Decision { return contact.Decision{Contact: *current} },
+	})
 	g.Expect(decision.Contact).To(Equal(created.Contact))
 	g.Expect(mustRead(t, s, store.Query{})).To(HaveLen(1))
 }

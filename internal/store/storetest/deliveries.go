@@ -115,7 +115,8 @@ func testDeliveriesSince(t *testing.T, s store.Store) {
 
 	g.Expect(s.DropDelivery(t.Context(), keys[2])).To(Succeed()) // the row with the highest revision
 	_, err = s.Checkpoint(t.Context(), []store.Delivery{
-		{Key: keys[1], Token: all[1].Token, Cursor: 9}, {Key: keys[0], Token: all[0].Token, Cursor: 9}})
+		{Key: keys[1], Token: all[1].Token, Cursor: 9}, {Key: keys[0], Token: all[0].Token, Cursor: 9},
+	})
 	g.Expect(err).NotTo(HaveOccurred())
 	changed, err := s.DeliveriesSince(t.Context(), last)
 	g.Expect(err).NotTo(HaveOccurred())
