@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -56,6 +58,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 				DialContext:         (&net.Dialer{Timeout: defaultTimeout, KeepAlive: 30 * time.Second}).DialContext,
 				TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs},
 				ForceAttemptHTTP2:   true,
+				DisableCompression:  true, // nobody looks at the answer's body
 				MaxIdleConnsPerHost: maxConnections,
 				IdleConnTimeout:     90 * time.Second,
 			},
@@ -69,24 +72,26 @@ func newCaller(options *Options, lists *listBook) *caller {
 	}
 }
 
-// call makes one attempt to deliver an event.
-func (c *caller) call(ctx context.Context, s *subscription, e *openEvent) outcome {
+// call makes one attempt to deliver an event. The error is for the log: it says
+// more than the outcome where that is a failure, and never shows the URL, whose
+// path may hold a secret.
+func (c *caller) call(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
 	body, contentType, err := s.format.render(e.event, c.lists.of(e.event.List))
 	if err != nil {
-		return outcome{verdict: failed, reason: v1alpha1.FailureRender}
+		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
 	}
 	signing, err := c.signingSecret(ctx, s)
+	if ctx.Err() != nil {
+		return outcome{verdict: aborted}, ctx.Err()
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return outcome{verdict: aborted}
-		}
-		return outcome{verdict: failed, reason: v1alpha1.FailureSigning}
+		return outcome{verdict: failed, reason: v1alpha1.FailureSigning}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
-		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}
+		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, errors.New("the URL can't be called")
 	}
 	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), body)
 	request.Header.Set("Content-Type", contentType)
@@ -98,15 +103,19 @@ func (c *caller) call(ctx context.Context, s *subscription, e *openEvent) outcom
 	return c.send(request)
 }
 
-func (c *caller) send(request *http.Request) outcome {
+func (c *caller) send(request *http.Request) (outcome, error) {
 	response, err := c.client.Do(request)
 	if err != nil {
-		return ofError(err)
+		var inURL *url.Error
+		if errors.As(err, &inURL) {
+			err = inURL.Err
+		}
+		return ofError(err), err
 	}
 	// The status has decided; the body matters to the connection alone.
 	_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
 	_ = response.Body.Close()
-	return ofStatus(response.StatusCode)
+	return ofStatus(response.StatusCode), nil
 }
 
 // signingSecret returns the signing secret, and reads it when the controller

@@ -16,10 +16,6 @@ type metrics struct {
 	checkpointErrors prometheus.Counter
 }
 
-// outcomeDelivered is the label of an attempt that succeeded; the others carry
-// their v1alpha1.FailureReason.
-const outcomeDelivered = "Delivered"
-
 // RegisterMetrics registers the dispatcher's metrics, each label value at zero,
 // for the reference of metrics. Run registers its own.
 func RegisterMetrics(registerer prometheus.Registerer) error {
@@ -62,14 +58,12 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 
 // observe notes an attempt: how long it took, and how old its event was then.
 func (m *metrics) observe(o outcome, took, age time.Duration) {
-	switch o.verdict {
-	case delivered:
-		m.attempts.WithLabelValues(outcomeDelivered).Inc()
-		m.latency.Observe(age.Seconds())
-	case failed:
-		m.attempts.WithLabelValues(string(o.reason)).Inc()
-	case aborted:
+	if o.verdict == aborted {
 		return
+	}
+	m.attempts.WithLabelValues(o.label()).Inc()
+	if o.verdict == delivered {
+		m.latency.Observe(age.Seconds())
 	}
 	m.attemptDuration.Observe(took.Seconds())
 }

@@ -35,6 +35,24 @@ type outcome struct {
 	status int
 }
 
+// outcomeDelivered and outcomeAborted name outcomes that have no reason.
+const (
+	outcomeDelivered = "Delivered"
+	outcomeAborted   = "Aborted"
+)
+
+// label names the outcome in logs and metrics.
+func (o outcome) label() string {
+	switch o.verdict {
+	case delivered:
+		return outcomeDelivered
+	case aborted:
+		return outcomeAborted
+	default:
+		return string(o.reason)
+	}
+}
+
 // ofStatus is the outcome of an answer: success is any 2xx.
 func ofStatus(status int) outcome {
 	switch {

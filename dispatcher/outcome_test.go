@@ -30,10 +30,13 @@ func callOnce(t *testing.T, url string, timeout time.Duration) outcome {
 	secret := signingSecret(t)
 	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}, Version: "test"}, &listBook{})
 	t.Cleanup(c.close)
-	return c.call(t.Context(), &subscription{
+	const token = "T0K3N-in-the-path"
+	o, cause := c.call(t.Context(), &subscription{
 		key: store.SubscriptionKey{Namespace: secret.Namespace, Name: "crm"}, format: standard{},
-		url: url, timeout: timeout, secretName: secret.Name, secretVersion: secret.ResourceVersion,
+		url: url + "/" + token, timeout: timeout, secretName: secret.Name, secretVersion: secret.ResourceVersion,
 	}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+	NewWithT(t).Expect(fmt.Sprint(cause)).NotTo(ContainSubstring(token), "it goes to the log")
+	return o
 }
 
 // signingSecret makes a Secret with a signing secret in a namespace of its own.
@@ -67,7 +70,9 @@ func TestEveryStatus(t *testing.T) {
 		}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, receiver.URL()+"/hook", nil)
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(c.send(request)).To(Equal(want), "status %d", status)
+		o, err := c.send(request)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(o).To(Equal(want), "status %d", status)
 	}
 	NewWithT(t).Expect(receiver.Count()).To(Equal(800), "no redirect was followed")
 }
@@ -156,7 +161,8 @@ func TestCutOffCallSaysNothing(t *testing.T) {
 	c := newCaller(&Options{Clock: clock.RealClock{}}, &listBook{})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, testkit.NewReceiver(t).URL(), nil)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(c.send(request)).To(Equal(outcome{verdict: aborted}))
+	o, _ := c.send(request)
+	g.Expect(o).To(Equal(outcome{verdict: aborted}))
 }
 
 func TestSigningSecretProblems(t *testing.T) {
@@ -174,8 +180,8 @@ func TestSigningSecretProblems(t *testing.T) {
 			url: "http://127.0.0.1:1/", timeout: time.Second, secretName: name,
 		}
 		e := &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
-		g.Expect(c.call(t.Context(), s, e)).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureSigning}), name)
-		_, err := c.signingSecret(t.Context(), s)
+		o, err := c.call(t.Context(), s, e)
+		g.Expect(o).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureSigning}), name)
 		g.Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("%s/%s", namespace, name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(known))
 	}

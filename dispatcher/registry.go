@@ -181,15 +181,11 @@ func (g *registry) start(ctx context.Context, s *subscription) error {
 
 func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery) (*runner, error) {
 	logger := logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name)
-	positions := make([]int64, 0, len(delivery.Open))
-	for _, open := range delivery.Open {
-		positions = append(positions, open.Position)
-	}
-	events, err := g.options.Store.Read(ctx, store.Query{Positions: positions, Limit: max(len(positions), 1)})
+	events, err := g.openEvents(ctx, delivery)
 	if err != nil {
 		return nil, err
 	}
-	if lost := len(positions) - len(events); lost > 0 {
+	if lost := len(delivery.Open) - len(events); lost > 0 {
 		logger.Info("events that were not delivered are no longer in the log", "events", lost)
 	}
 	return &runner{
@@ -200,7 +196,20 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		wake: make(chan struct{}, 1),
 		sub:  s, ledger: newLedger(delivery, events, s.ordering),
 		behind: delivery.Behind, written: delivery.Cursor,
+		toldFailing: !delivery.Health.FailingSince.IsZero(),
 	}, nil
+}
+
+// openEvents reads the events that a delivery has open.
+func (g *registry) openEvents(ctx context.Context, delivery store.Delivery) ([]contact.Event, error) {
+	if len(delivery.Open) == 0 {
+		return nil, nil
+	}
+	query := store.Query{Limit: len(delivery.Open)}
+	for _, open := range delivery.Open {
+		query.Positions = append(query.Positions, open.Position)
+	}
+	return g.options.Store.Read(ctx, query)
 }
 
 // stop ends a subscription's runner and the attempts under way.

@@ -47,14 +47,20 @@ type runner struct {
 	ledger *ledger
 	live   bool
 	// behind is how many events that match came after the cursor when that was
-	// last counted, at countedAt.
+	// last counted: at countedAt, when cursor and tail were at counted.
 	behind    int64
 	countedAt time.Time
+	counted   span
 	// dirty: the ledger has changed since it was last written. written is the
 	// cursor that was.
 	dirty   bool
 	written int64
+	// toldFailing is what was last logged of the callback's health.
+	toldFailing bool
 }
+
+// span is a part of the log.
+type span struct{ after, upTo int64 }
 
 // run works until loop ends, and returns when the last attempt has. Attempts
 // are cut off when theirs ends.
@@ -109,7 +115,7 @@ func (r *runner) update(s *subscription) {
 		defer r.mu.Unlock()
 		r.sub = s
 		r.ledger.setOrdering(s.ordering)
-		r.countedAt = time.Time{}
+		r.countedAt, r.counted = time.Time{}, span{}
 	})
 	r.rouse()
 }
@@ -212,11 +218,14 @@ func (r *runner) takePage(page []contact.Event, query store.Query) {
 	r.dirty = true
 }
 
-// count counts the events that wait in the log, now and then.
+// count counts the events that wait in the log, now and then, when there can be
+// others than the last time.
 func (r *runner) count(ctx context.Context) error {
+	upTo := r.tail.at()
 	r.mu.Lock()
 	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter}
-	idle := r.live || r.clock.Since(r.countedAt) < countInterval
+	waiting := span{after: r.ledger.cursor, upTo: upTo}
+	idle := r.live || waiting == r.counted || r.clock.Since(r.countedAt) < countInterval
 	r.mu.Unlock()
 	if idle {
 		return nil
@@ -227,7 +236,7 @@ func (r *runner) count(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.countedAt = r.clock.Now()
+	r.countedAt, r.counted = r.clock.Now(), waiting
 	if !r.live {
 		r.setBehind(behind)
 	}
@@ -258,7 +267,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 	if !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
 		next = r.ledger.nextDue()
 	}
-	if recount := r.countedAt.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
+	if recount := now.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
 		next = recount
 	}
 	return next
@@ -267,20 +276,16 @@ func (r *runner) start(ctx context.Context) time.Time {
 // attempt calls the callback once and settles the event.
 func (r *runner) attempt(ctx context.Context, s *subscription, e *openEvent) {
 	began := r.clock.Now()
-	o := r.caller.call(ctx, s, e)
+	o, cause := r.caller.call(ctx, s, e)
 	ended := r.clock.Now()
 	r.metrics.observe(o, ended.Sub(began), ended.Sub(e.event.Time))
 	r.logger.V(1).Info("attempt", "event", e.event.ID, "type", e.event.Type, "attempt", e.attempts+1,
-		"delivered", o.verdict == delivered, "reason", o.reason, "status", o.status, "duration", ended.Sub(began).String())
+		"outcome", o.label(), "status", o.status, "cause", cause, "duration", ended.Sub(began).String())
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wasFailing := !r.ledger.health.FailingSince.IsZero()
 	r.ledger.settle(e, o, ended, r.sub.intervals)
 	r.dirty = r.dirty || o.verdict != aborted
-	if isFailing := !r.ledger.health.FailingSince.IsZero(); isFailing != wasFailing {
-		r.logger.Info("callback changed its health", "failing", isFailing, "reason", o.reason, "status", o.status)
-	}
 	r.rouse()
 }
 
@@ -297,10 +302,29 @@ func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
 		return store.Delivery{}, false
 	}
 	r.dirty, r.written = false, cursor
+	r.tellHealth()
 	return store.Delivery{
 		Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
 		Behind: r.behind, Health: r.ledger.health,
 	}, true
+}
+
+// tellHealth logs that the callback has begun or ceased to fail. It runs with
+// checkpoints, so a callback that answers by turns can't flood the log. mu is
+// held.
+func (r *runner) tellHealth() {
+	health := &r.ledger.health
+	failing := !health.FailingSince.IsZero()
+	switch {
+	case failing == r.toldFailing:
+		return
+	case failing:
+		r.logger.Info("callback fails", "since", health.FailingSince, "reason", health.LastFailure.Reason,
+			"status", health.LastFailure.HTTPStatus)
+	default:
+		r.logger.Info("callback answers again")
+	}
+	r.toldFailing = failing
 }
 
 // notWritten says that the last snapshot did not reach the store.
