@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-logr/logr"
+
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -67,9 +69,28 @@ var migrations = []string{
 	CREATE INDEX deliveries_revision ON deliveries (revision);`,
 }
 
+// readThroughSize is how large a file may be to be read through at the start:
+// some seconds' worth. A larger one would hold up every restart.
+const readThroughSize = 2 << 30
+
 // check refuses a file that is damaged, that is not ours or that a newer
-// version has written, before anything is changed in it.
-func check(ctx context.Context, db *sql.DB) error {
+// version has written, before anything is changed in it. The pages of a file
+// beyond maxSize, in bytes, are not looked at; damage there shows when they are
+// read.
+func check(ctx context.Context, db *sql.DB, maxSize int64) error {
+	facts, err := readFacts(ctx, db)
+	if err != nil {
+		return err
+	}
+	switch {
+	case facts.applicationID != applicationID && facts.tables > 0:
+		return fmt.Errorf("%w: it is a database of another program", store.ErrDamaged)
+	case facts.version > int64(len(migrations)):
+		return fmt.Errorf("%w: it has schema %d, this program knows %d at most", store.ErrNewer, facts.version, len(migrations))
+	case facts.size > maxSize:
+		logr.FromContextOrDiscard(ctx).Info("store is too large to be read through at the start", "bytes", facts.size)
+		return nil
+	}
 	var found string
 	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found); err != nil {
 		return err
@@ -77,37 +98,25 @@ func check(ctx context.Context, db *sql.DB) error {
 	if found != "ok" {
 		return fmt.Errorf("%w (%s): restore it from a backup", store.ErrDamaged, strings.Join(strings.Fields(found), " "))
 	}
-	version, err := pragma(ctx, db, "user_version")
-	if err != nil {
-		return err
-	}
-	id, err := pragma(ctx, db, "application_id")
-	if err != nil {
-		return err
-	}
-	var tables int
-	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&tables); err != nil {
-		return err
-	}
-	switch {
-	case id != applicationID && tables > 0:
-		return fmt.Errorf("%w: it is a database of another program", store.ErrDamaged)
-	case version > len(migrations):
-		return fmt.Errorf("%w: it has schema %d, this program knows %d at most", store.ErrNewer, version, len(migrations))
-	default:
-		return nil
-	}
+	return nil
 }
 
-func pragma(ctx context.Context, db *sql.DB, name string) (value int, err error) {
-	err = db.QueryRowContext(ctx, "PRAGMA "+name).Scan(&value)
-	return value, err
+// facts are what a file says of itself.
+type facts struct {
+	applicationID, version, tables, size int64
+}
+
+func readFacts(ctx context.Context, db *sql.DB) (f facts, err error) {
+	err = db.QueryRowContext(ctx, `SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema), page_count * page_size
+		FROM pragma_application_id, pragma_user_version, pragma_page_count, pragma_page_size`).
+		Scan(&f.applicationID, &f.version, &f.tables, &f.size)
+	return f, err
 }
 
 // migrate brings the schema to the newest version, in one transaction.
 func migrate(ctx context.Context, db *sql.DB) error {
-	version, err := pragma(ctx, db, "user_version")
-	if err != nil || version == len(migrations) {
+	facts, err := readFacts(ctx, db)
+	if err != nil || facts.version == int64(len(migrations)) {
 		return err
 	}
 	tx, err := db.BeginTx(ctx, nil)
@@ -115,12 +124,12 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
-	for i := version; i < len(migrations); i++ {
+	for i := int(facts.version); i < len(migrations); i++ {
 		if _, err := tx.ExecContext(ctx, migrations[i]); err != nil {
 			return fmt.Errorf("migrate to schema %d: %w", i+1, err)
 		}
 	}
-	if version == 0 {
+	if facts.version == 0 {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES ('identity', ?)`, rand.Text()); err != nil {
 			return err
 		}

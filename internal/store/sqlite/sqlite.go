@@ -69,7 +69,7 @@ func (s *Store) open(ctx context.Context, path string) error {
 	}
 	// The writer owns write from here on, and closes it.
 	s.writer = &writer{db: write}
-	if err := check(ctx, write); err != nil {
+	if err := check(ctx, write, readThroughSize); err != nil {
 		return err
 	}
 	if err := migrate(ctx, write); err != nil {

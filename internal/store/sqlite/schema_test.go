@@ -1,0 +1,33 @@
+package sqlite
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/internal/store"
+)
+
+// A file is read through only up to a size, so that a restart does not take
+// longer with each day's events.
+func TestCheckReadsThroughUpToASize(t *testing.T) {
+	g := NewWithT(t)
+	path := filepath.Join(t.TempDir(), "postbus.db")
+	opened, err := Open(t.Context(), path)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(opened.Close()).To(Succeed())
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = file.WriteAt(make([]byte, 4096), 4*4096) // the fifth page is a table's
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(file.Close()).To(Succeed())
+
+	db, err := sql.Open("sqlite", dataSource(path))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(db.Close()).To(Succeed()) }()
+	g.Expect(check(t.Context(), db, readThroughSize)).To(MatchError(store.ErrDamaged))
+	g.Expect(check(t.Context(), db, 0)).To(Succeed())
+}
