@@ -44,6 +44,8 @@ type Event struct {
 	// Changed are the names of the fields that a ChangeProfile changed, sorted:
 	// a standard field's name, a custom field's, "external_id" or "permission".
 	Changed []string
+	// Reason is why the contact left, on an Unsubscribe; nil when nobody said.
+	Reason *Reason
 }
 
 // ListKey names a ContactList of any namespace.
@@ -61,8 +63,14 @@ type Decision struct {
 	Changed bool
 	// Created tells whether the contact did not exist before.
 	Created bool
+	// Removed tells whether the contact was there and is stored no more; Contact
+	// is what it was.
+	Removed bool
 	// OptInStarted tells whether a double opt-in was started.
 	OptInStarted bool
+	// Repeated tells that this repeats a call that was answered before: nothing
+	// was done now. The store sets it.
+	Repeated bool
 	// Events are what the call raises, in order. The store gives them Position,
 	// ID, List and Contact.
 	Events []Event

@@ -1,12 +1,13 @@
 // Package store answers: what must never be lost?
 //
 // It says what a store does; the engines beneath it (sqlite) do it, and the
-// suite in storetest holds each engine to it. A store holds three things:
+// suite in storetest holds each engine to it. A store holds four things:
 //
 //   - contacts, one row each;
 //   - the event log: what happened to contacts, in the order of commits;
 //   - deliveries, one small row for each subscription: how far it has read the
-//     log, which events of what it read are still open, and how its callback is.
+//     log, which events of what it read are still open, and how its callback is;
+//   - key usage, when each API key was last used.
 //
 // Fan-out costs no writes: an event is stored once, however many subscriptions
 // match it.
@@ -28,6 +29,8 @@ var (
 	ErrExternalIDTaken = errors.New("external id belongs to another contact of the list")
 	// ErrNotFound: the row does not exist.
 	ErrNotFound = errors.New("not found in the store")
+	// ErrOnceReused: the key of a Once was used for another call.
+	ErrOnceReused = errors.New("idempotency key was used for another call")
 	// ErrUnavailable: the store can't commit now; nothing was stored.
 	ErrUnavailable = errors.New("store is not available")
 	// ErrInUse: another process has the store open.
@@ -43,6 +46,7 @@ type Store interface {
 	Contacts
 	Log
 	Deliveries
+	KeyUsage
 	// Identity returns a random name that the store got when it was made and
 	// keeps for ever.
 	Identity() string
@@ -54,7 +58,8 @@ type Store interface {
 type Contacts interface {
 	// Change changes one contact and returns once that is durable. It returns
 	// what Apply decided, with the ids that the store gave. Errors are
-	// ErrExternalIDTaken, ErrUnavailable (wrapped) and the context's.
+	// ErrExternalIDTaken, ErrOnceReused, ErrUnavailable (all wrapped) and the
+	// context's.
 	Change(ctx context.Context, change Change) (contact.Decision, error)
 	// Count counts the contacts of a list.
 	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
@@ -70,6 +75,23 @@ type Change struct {
 	// Apply decides, given the stored contact or nil. It may run several times
 	// and on any goroutine, so it must depend on its argument alone.
 	Apply func(current *contact.Contact) contact.Decision
+	// Once, when not nil, makes a repeat of the change do nothing.
+	Once *Once
+}
+
+// Once names a change, so that a repeat of it is recognised. The first change
+// of a name is remembered until Until; a repeat gets the decision of the first,
+// with Repeated set and of its contact the ID alone.
+type Once struct {
+	// Key is the name. Whoever may not meet must not share names.
+	Key string
+	// Fingerprint tells repeats of one call from another call of the same name,
+	// which is refused with ErrOnceReused.
+	Fingerprint string
+	// Now is the time; what is remembered and was to be forgotten before it is.
+	Now time.Time
+	// Until is when the name may be forgotten.
+	Until time.Time
 }
 
 // Log is the event log. Its order is the order of commits: whoever has read
@@ -193,4 +215,21 @@ type Failure struct {
 	HTTPStatus int `json:"httpStatus,omitempty"`
 	// Attempts is how many attempts the event had, this one included.
 	Attempts int `json:"attempts"`
+}
+
+// KeyName names an ApiKey of any namespace.
+type KeyName struct {
+	Namespace string
+	Name      string
+}
+
+// KeyUsage keeps when API keys were last used.
+type KeyUsage interface {
+	// NoteKeyUse notes when keys were last used. An earlier time than the one
+	// that is known changes nothing.
+	NoteKeyUse(ctx context.Context, uses map[KeyName]time.Time) error
+	// KeyUses returns the keys that were last used after this time.
+	KeyUses(ctx context.Context, since time.Time) (map[KeyName]time.Time, error)
+	// ForgetKey removes what is known of a key; it does nothing when nothing is.
+	ForgetKey(ctx context.Context, key KeyName) error
 }

@@ -21,6 +21,8 @@ const (
 
 	updateContact = `UPDATE contacts SET external_id = nullif(?, ''), revision = ?, state = ? WHERE id = ?`
 
+	deleteContact = `DELETE FROM contacts WHERE id = ?`
+
 	countContact = `INSERT INTO lists (namespace, name, contacts, subscribed) VALUES (?1, ?2, ?3, ?4)
 		ON CONFLICT DO UPDATE SET contacts = contacts + ?3, subscribed = subscribed + ?4`
 )
@@ -39,28 +41,60 @@ func (s *Store) Change(ctx context.Context, change store.Change) (contact.Decisi
 }
 
 func (tx *transaction) change(change store.Change) (contact.Decision, error) {
+	if change.Once != nil {
+		if first, err := tx.recall(change.Once); first != nil || err != nil {
+			return deref(first), err
+		}
+	}
 	current, err := tx.loadContact(change.List, change.Address)
 	if err != nil {
 		return contact.Decision{}, err
 	}
 	decision := change.Apply(current)
-	if !decision.Changed {
-		return decision, nil
+	if decision.Changed {
+		if err := tx.write(change, current, &decision); err != nil {
+			return contact.Decision{}, err
+		}
 	}
-	if err := tx.checkExternalID(change.List, current, decision.Contact.ExternalID); err != nil {
-		return contact.Decision{}, err
+	if change.Once != nil {
+		err = tx.remember(change.Once, &decision)
 	}
-	if err := tx.storeContact(change, current, &decision.Contact); err != nil {
-		return contact.Decision{}, err
+	return decision, err
+}
+
+func deref(decision *contact.Decision) contact.Decision {
+	if decision == nil {
+		return contact.Decision{}
+	}
+	return *decision
+}
+
+// write makes a decision true: the contact and its events.
+func (tx *transaction) write(change store.Change, current *contact.Contact, decision *contact.Decision) error {
+	var err error
+	if decision.Removed {
+		err = tx.removeContact(change.List, current)
+	} else {
+		err = tx.storeContact(change, current, &decision.Contact)
+	}
+	if err != nil {
+		return err
 	}
 	for i := range decision.Events {
 		decision.Events[i].List = change.List
 		decision.Events[i].Contact = decision.Contact
 		if err := tx.appendEvent(&decision.Events[i]); err != nil {
-			return contact.Decision{}, err
+			return err
 		}
 	}
-	return decision, nil
+	return nil
+}
+
+func (tx *transaction) removeContact(list contact.ListKey, current *contact.Contact) error {
+	if _, err := tx.exec(tx.deleteContact, current.ID); err != nil {
+		return err
+	}
+	return tx.count(list, -1, -subscribed(current))
 }
 
 func (tx *transaction) loadContact(list contact.ListKey, address string) (*contact.Contact, error) {
@@ -104,6 +138,9 @@ func (tx *transaction) checkExternalID(list contact.ListKey, current *contact.Co
 
 // storeContact writes the contact and gives a new one its ID.
 func (tx *transaction) storeContact(change store.Change, current, next *contact.Contact) error {
+	if err := tx.checkExternalID(change.List, current, next.ExternalID); err != nil {
+		return err
+	}
 	if current != nil {
 		next.ID = current.ID
 	}

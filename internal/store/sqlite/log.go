@@ -26,13 +26,14 @@ const (
 type payload struct {
 	Contact contact.Contact `json:"contact"`
 	Changed []string        `json:"changed,omitempty"`
+	Reason  *contact.Reason `json:"reason,omitempty"`
 }
 
 // appendEvent writes an event at the end of the log and gives it its position
 // and id.
 func (tx *transaction) appendEvent(event *contact.Event) error {
 	event.ID = "evt_" + rand.Text()
-	encoded, err := json.Marshal(payload{Contact: event.Contact, Changed: event.Changed})
+	encoded, err := json.Marshal(payload{Contact: event.Contact, Changed: event.Changed, Reason: event.Reason})
 	if err != nil {
 		return fmt.Errorf("encode an event: %w", err)
 	}
@@ -96,7 +97,7 @@ func scanEvent(rows *sql.Rows) (contact.Event, error) {
 		return event, fmt.Errorf("decode event %d: %w", event.Position, err)
 	}
 	event.Time = time.Unix(0, nanos).UTC()
-	event.Contact, event.Changed = rest.Contact, rest.Changed
+	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
 	return event, nil
 }
 

@@ -67,6 +67,22 @@ var migrations = []string{
 		PRIMARY KEY (namespace, name)
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX deliveries_revision ON deliveries (revision);`,
+
+	`CREATE TABLE idempotency ( -- changes of which a repeat is recognised
+		key         TEXT PRIMARY KEY,
+		fingerprint TEXT NOT NULL,
+		decision    TEXT NOT NULL,    -- see remembered in once.go, as JSON
+		until       INTEGER NOT NULL  -- Unix time in nanoseconds
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX idempotency_until ON idempotency (until);
+
+	CREATE TABLE key_usage ( -- when each API key was last used
+		namespace TEXT NOT NULL,
+		name      TEXT NOT NULL,
+		last_used INTEGER NOT NULL, -- Unix time in nanoseconds
+		PRIMARY KEY (namespace, name)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX key_usage_last_used ON key_usage (last_used);`,
 }
 
 // readThroughSize is how large a file may be to be read through at the start:
@@ -113,8 +129,8 @@ func readFacts(ctx context.Context, db *sql.DB) (f facts, err error) {
 	return f, err
 }
 
-// migrate brings the schema to the newest version, in one transaction.
-func migrate(ctx context.Context, db *sql.DB) error {
+// migrate brings the schema to the last of these versions, in one transaction.
+func migrate(ctx context.Context, db *sql.DB, migrations []string) error {
 	facts, err := readFacts(ctx, db)
 	if err != nil || facts.version == int64(len(migrations)) {
 		return err

@@ -72,7 +72,7 @@ func (s *Store) open(ctx context.Context, path string) error {
 	if err := check(ctx, write, readThroughSize); err != nil {
 		return err
 	}
-	if err := migrate(ctx, write); err != nil {
+	if err := migrate(ctx, write, migrations); err != nil {
 		return err
 	}
 	if s.read, err = sql.Open("sqlite", dataSource(path, "query_only(1)")); err != nil {

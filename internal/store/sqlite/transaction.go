@@ -16,10 +16,12 @@ type transaction struct {
 	// revision is the highest revision of any deliveries row.
 	revision int64
 
-	selectContact, selectExternalID, insertContact, updateContact, countContact *sql.Stmt
-	insertEvent                                                                 *sql.Stmt
-	insertDelivery, updateDelivery, deleteDelivery                              *sql.Stmt
-	prepared                                                                    []*sql.Stmt
+	selectContact, selectExternalID, insertContact, updateContact, deleteContact, countContact *sql.Stmt
+	selectOnce, insertOnce, deleteOnce                                                         *sql.Stmt
+	upsertKeyUse, deleteKeyUse                                                                 *sql.Stmt
+	insertEvent                                                                                *sql.Stmt
+	insertDelivery, updateDelivery, deleteDelivery                                             *sql.Stmt
+	prepared                                                                                   []*sql.Stmt
 }
 
 func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
@@ -29,7 +31,13 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.selectExternalID: selectExternalID,
 		&tx.insertContact:    insertContact,
 		&tx.updateContact:    updateContact,
+		&tx.deleteContact:    deleteContact,
 		&tx.countContact:     countContact,
+		&tx.selectOnce:       selectOnce,
+		&tx.insertOnce:       insertOnce,
+		&tx.deleteOnce:       deleteOnce,
+		&tx.upsertKeyUse:     upsertKeyUse,
+		&tx.deleteKeyUse:     deleteKeyUse,
 		&tx.insertEvent:      insertEvent,
 		&tx.insertDelivery:   insertDelivery,
 		&tx.updateDelivery:   updateDelivery,
