@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
 	"github.com/go-logr/logr"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
@@ -42,14 +44,6 @@ var (
 		status: http.StatusUnauthorized, code: "KeyUnknown",
 		message: "no such api key", parameter: keyParameter,
 	}
-	errNoScope = &problem{
-		status: http.StatusForbidden, code: "ScopeMissing",
-		message: "the api key does not have the scope ContactsWrite",
-	}
-	errListGone = &problem{
-		status: http.StatusForbidden, code: "ListMissing",
-		message: "the scope ContactsWrite has no list: the contact list of the api key does not exist",
-	}
 	errPlainHTTP = &problem{
 		status: http.StatusForbidden, code: "HTTPSRequired",
 		message: "only HTTPS is allowed",
@@ -74,6 +68,10 @@ var (
 		status: http.StatusConflict, code: "ExternalIDTaken",
 		message: "illegal parameter value: external_id belongs to another contact of the list", parameter: "external_id",
 	}
+	errOnceReused = &problem{
+		status: http.StatusUnprocessableEntity, code: "IdempotencyKeyReused",
+		message: "this Idempotency-Key was used for another call", parameter: idempotencyHeader,
+	}
 	errUnavailable = &problem{
 		status: http.StatusServiceUnavailable, code: "Unavailable",
 		message: "contacts can't be stored at the moment, nothing was stored",
@@ -88,6 +86,20 @@ var (
 		message: "the caller did not wait for the answer",
 	}
 )
+
+func noScope(scope v1alpha1.ApiKeyScope) *problem {
+	return &problem{
+		status: http.StatusForbidden, code: "ScopeMissing",
+		message: fmt.Sprintf("the api key does not have the scope %s", scope),
+	}
+}
+
+func listGone(scope v1alpha1.ApiKeyScope) *problem {
+	return &problem{
+		status: http.StatusForbidden, code: "ListMissing",
+		message: fmt.Sprintf("the scope %s has no list: the contact list of the api key does not exist", scope),
+	}
+}
 
 func methodNotAllowed(allowed string) *problem {
 	return &problem{
@@ -133,6 +145,8 @@ func problemOf(ctx context.Context, err error) *problem {
 		}
 	case errors.Is(err, store.ErrExternalIDTaken):
 		return errExternalID
+	case errors.Is(err, store.ErrOnceReused):
+		return errOnceReused
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, errLookUp), errors.Is(err, context.DeadlineExceeded):
 		logger.V(1).Info("turned a call away", "reason", err.Error())
 		return errUnavailable
@@ -141,32 +155,6 @@ func problemOf(ctx context.Context, err error) *problem {
 	}
 	logger.Error(err, "answer a call")
 	return errInternal
-}
-
-// accepted is the body of a 200.
-type accepted struct {
-	Contact acceptedContact `json:"contact"`
-	DOI     acceptedOptIn   `json:"doi"`
-}
-
-type acceptedContact struct {
-	// ID is a string because JavaScript can't hold every 64-bit number.
-	ID      string `json:"id"`
-	List    string `json:"list"`
-	Created bool   `json:"created"`
-}
-
-type acceptedOptIn struct {
-	Started bool `json:"started"`
-}
-
-func acceptedOf(list string, decision *contact.Decision) accepted {
-	return accepted{
-		Contact: acceptedContact{
-			ID: strconv.FormatInt(decision.Contact.ID, 10), List: list, Created: decision.Created,
-		},
-		DOI: acceptedOptIn{Started: decision.OptInStarted},
-	}
 }
 
 // refused is the body of every other answer.

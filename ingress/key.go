@@ -40,9 +40,9 @@ var decoy = v1alpha1.ApiKey{Status: v1alpha1.ApiKeyStatus{
 	Keys: []v1alpha1.ApiKeyDigest{{SHA256: strings.Repeat("0", 64)}},
 }}
 
-// grant returns what the presented key allows. Unknown, expired and suspended
-// keys are one and the same error.
-func (k keyring) grant(ctx context.Context, presented string) (grant, error) {
+// grant returns what the presented key allows, if that covers the scope.
+// Unknown, expired and suspended keys are one and the same error.
+func (k keyring) grant(ctx context.Context, presented string, scope v1alpha1.ApiKeyScope) (grant, error) {
 	digest := apikey.Digest(presented)
 	var found v1alpha1.ApiKeyList
 	// The objects are the cache's own and only read here: a copy of what was
@@ -58,10 +58,10 @@ func (k keyring) grant(ctx context.Context, presented string) (grant, error) {
 	if key == nil {
 		return grant{}, errUnknownKey
 	}
-	if !slices.Contains(key.Spec.Scopes, v1alpha1.ScopeContactsWrite) {
-		return grant{}, errNoScope
+	if !slices.Contains(key.Spec.Scopes, scope) {
+		return grant{}, noScope(scope)
 	}
-	list, err := k.list(ctx, key)
+	list, err := k.list(ctx, key, scope)
 	return grant{key: key, list: list}, err
 }
 
@@ -111,17 +111,17 @@ func isBefore(now time.Time, end *metav1.Time) bool {
 }
 
 // list returns the list that a key writes to.
-func (k keyring) list(ctx context.Context, key *v1alpha1.ApiKey) (*v1alpha1.ContactList, error) {
+func (k keyring) list(ctx context.Context, key *v1alpha1.ApiKey, scope v1alpha1.ApiKeyScope) (*v1alpha1.ContactList, error) {
 	list := &v1alpha1.ContactList{}
 	name := client.ObjectKey{Namespace: key.Namespace, Name: key.Spec.ListRef.Name}
 	err := k.objects.Get(ctx, name, list, client.UnsafeDisableDeepCopy)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, errListGone
+		return nil, listGone(scope)
 	case err != nil:
 		return nil, fmt.Errorf("%w: read its contact list: %w", errLookUp, err)
 	case list.DeletionTimestamp != nil:
-		return nil, errListGone
+		return nil, listGone(scope)
 	}
 	return list, nil
 }

@@ -27,14 +27,16 @@ const statusClientGone = 499
 var statuses = []int{
 	http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 	http.StatusMethodNotAllowed, http.StatusConflict, http.StatusRequestEntityTooLarge,
-	http.StatusUnsupportedMediaType, statusClientGone, http.StatusInternalServerError, http.StatusServiceUnavailable,
+	http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity, statusClientGone, http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
 
 // What a call made of its contact.
 const (
 	resultCreated   = "created"
 	resultUpdated   = "updated"
+	resultRemoved   = "removed"
 	resultUnchanged = "unchanged"
+	resultRepeated  = "repeated"
 )
 
 // NewMetrics registers ingress's metrics, each label value at zero.
@@ -51,7 +53,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		}),
 		contacts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postbus_ingress_contacts_total",
-			Help: "Calls accepted, by what they made of their contact: created, updated, unchanged.",
+			Help: "Calls accepted, by what they made of their contact; repeated: a call with a known Idempotency-Key, which makes nothing of it.",
 		}, []string{"result"}),
 		unknown: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "postbus_ingress_unknown_parameters_total",
@@ -66,7 +68,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	for _, status := range statuses {
 		m.requests.WithLabelValues(strconv.Itoa(status))
 	}
-	for _, result := range []string{resultCreated, resultUpdated, resultUnchanged} {
+	for _, result := range []string{resultCreated, resultUpdated, resultRemoved, resultUnchanged, resultRepeated} {
 		m.contacts.WithLabelValues(result)
 	}
 	return m, nil
@@ -80,6 +82,10 @@ func (m *Metrics) countRequest(status int, duration time.Duration) {
 func (m *Metrics) countContact(decision *contact.Decision) {
 	result := resultUnchanged
 	switch {
+	case decision.Repeated:
+		result = resultRepeated
+	case decision.Removed:
+		result = resultRemoved
 	case decision.Created:
 		result = resultCreated
 	case decision.Changed:

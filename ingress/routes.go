@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// The paths that ingress serves.
+// The paths that ingress serves beside those of operations.
 const (
-	contactPath = "/webhooks/contacts/email"
-	healthPath  = "/healthz"
-	readyPath   = "/readyz"
+	healthPath = "/healthz"
+	readyPath  = "/readyz"
 )
 
 func isOurs(path string) bool {
-	return path == contactPath || path == healthPath || path == readyPath
+	_, isOperation := operations[path]
+	return isOperation || path == healthPath || path == readyPath
 }
 
 // server answers requests.
@@ -79,13 +79,14 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, errInternal)
 		}
 	}()
-	if r.URL.Path != contactPath {
+	operation, ours := operations[r.URL.Path]
+	if !ours {
 		writeProblem(w, errNoRoute)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	answer, err := s.saveContact(r.WithContext(ctx))
+	answer, err := s.operate(r.WithContext(ctx), operation)
 	if err != nil {
 		writeProblem(w, problemOf(ctx, err))
 		return

@@ -3,17 +3,16 @@ package ingress
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 )
 
-// The parameters beside standard_<FIELD> and custom_<Field>. The names are
-// Maileon's.
+// The parameters of a save beside standard_<FIELD> and custom_<Field>. The
+// names are Maileon's.
 const (
-	keyParameter              = "key"
-	emailParameter            = "email"
 	externalIDParameter       = "external_id"
 	permissionParameter       = "permission"
 	syncModeParameter         = "sync_mode"
@@ -24,34 +23,20 @@ const (
 	doiMailingParameter       = "doimailing"
 )
 
-var parameters = []string{
-	keyParameter, emailParameter, externalIDParameter, permissionParameter, syncModeParameter, sourceParameter,
-	subscriptionPageParameter, doiParameter, doiPlusParameter, doiMailingParameter,
-}
-
-// call is a request of an accepted key.
-type call struct {
-	given map[string]string
-	list  *v1alpha1.ContactListSpec
-}
-
-// save checks the parameters, in the same order each time, so that of several
-// mistakes the same one is told.
-func (c call) save() (contact.Save, error) {
-	save := contact.Save{ResendPolicy: c.list.OptIn.ResendPolicy}
+// save creates or updates a contact. Parameters are checked in the same order
+// each time, so that of several mistakes the same one is told.
+func (c call) save() (apply, error) {
+	save := contact.Save{
+		Address: c.address, ResendPolicy: c.grant.list.Spec.OptIn.ResendPolicy, EventSource: c.grant.source(), Time: c.at,
+	}
 	for _, read := range []func(*contact.Save) error{
-		c.readAddress, c.readSyncMode, c.readPermission, c.readOrigin, c.readOptIn, c.readFields,
+		c.readSyncMode, c.readPermission, c.readOrigin, c.readOptIn, c.readFields,
 	} {
 		if err := read(&save); err != nil {
-			return contact.Save{}, err
+			return nil, err
 		}
 	}
-	return save, nil
-}
-
-func (c call) readAddress(save *contact.Save) (err error) {
-	save.Address, err = contact.ParseAddress(c.given[emailParameter])
-	return err
+	return save.Decide, nil
 }
 
 func (c call) readSyncMode(save *contact.Save) error {
@@ -112,23 +97,9 @@ func (c call) readOptIn(save *contact.Save) error {
 }
 
 func (c call) hasMailing(key string) bool {
-	return slices.ContainsFunc(c.list.OptIn.Mailings, func(mailing v1alpha1.OptInMailing) bool {
+	return slices.ContainsFunc(c.grant.list.Spec.OptIn.Mailings, func(mailing v1alpha1.OptInMailing) bool {
 		return mailing.Key == key
 	})
-}
-
-func (c call) flag(name string) (bool, error) {
-	text, given := c.given[name]
-	if !given {
-		return false, nil
-	}
-	switch strings.TrimSpace(text) {
-	case "true":
-		return true, nil
-	case "false":
-		return false, nil
-	}
-	return false, illegalValue(name, "must be true or false")
 }
 
 func (c call) readFields(save *contact.Save) error {
@@ -144,7 +115,7 @@ func (c call) readFields(save *contact.Save) error {
 			save.StandardFields[field] = value
 		}
 		if field, custom := strings.CutPrefix(name, contact.CustomPrefix); custom {
-			value, err := contact.CheckCustomField(c.list.CustomFields, field, text)
+			value, err := contact.CheckCustomField(c.grant.list.Spec.CustomFields, field, text)
 			if err != nil {
 				return err
 			}
@@ -154,6 +125,28 @@ func (c call) readFields(save *contact.Save) error {
 	return nil
 }
 
-func illegalValue(parameter, rule string) error {
-	return &contact.InputError{Problem: contact.IllegalParameter, Parameter: parameter, Name: parameter, Rule: rule}
+// saved is the body of a 200 to a save.
+type saved struct {
+	Contact savedContact `json:"contact"`
+	DOI     savedOptIn   `json:"doi"`
+}
+
+type savedContact struct {
+	// ID is a string because JavaScript can't hold every 64-bit number.
+	ID      string `json:"id"`
+	List    string `json:"list"`
+	Created bool   `json:"created"`
+}
+
+type savedOptIn struct {
+	Started bool `json:"started"`
+}
+
+func savedAnswer(list string, decision *contact.Decision) any {
+	return saved{
+		Contact: savedContact{
+			ID: strconv.FormatInt(decision.Contact.ID, 10), List: list, Created: decision.Created,
+		},
+		DOI: savedOptIn{Started: decision.OptInStarted},
+	}
 }
