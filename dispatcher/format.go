@@ -47,7 +47,9 @@ type standardData struct {
 	List      string               `json:"list"`
 	Source    v1alpha1.EventSource `json:"source"`
 	// Changed are the fields that a contact.profile_changed is about.
-	Changed []string        `json:"changed,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	// Reason is why the contact of a contact.unsubscribed left.
+	Reason  *contact.Reason `json:"reason,omitempty"`
 	Contact standardContact `json:"contact"`
 }
 
@@ -76,7 +78,7 @@ func (standard) render(event *contact.Event, _ *listNumbers) ([]byte, string, er
 		Timestamp: event.Time,
 		Data: standardData{
 			Namespace: event.List.Namespace, List: event.List.Name,
-			Source: event.Source, Changed: event.Changed,
+			Source: event.Source, Changed: event.Changed, Reason: event.Reason,
 			Contact: standardContact{
 				ID: c.ID, Email: c.Email, ExternalID: c.ExternalID, Permission: c.Permission,
 				StandardFields: c.StandardFields, CustomFields: c.CustomFields,

@@ -66,6 +66,10 @@ func TestStandard(t *testing.T) {
 		e.Type, e.Changed = kind, []string{"FIRSTNAME"}
 		g.Expect(render(t, standard{}, e)).To(And(ContainSubstring(`"type":"`+name+`"`), ContainSubstring(`"changed":["FIRSTNAME"]`)))
 	}
+	left := subscribed()
+	code := 2
+	left.Type, left.Reason = contact.EventUnsubscribe, &contact.Reason{Code: &code, Text: "moved"}
+	g.Expect(render(t, standard{}, left)).To(ContainSubstring(`"reason":{"code":2,"text":"moved"}`))
 	first, again := render(t, standard{}, subscribed()), render(t, standard{}, subscribed())
 	g.Expect(first).To(Equal(again), "a retry carries the same bytes")
 }
