@@ -33,6 +33,9 @@ type Event struct {
 	ID string
 	// List is the list that the contact is on.
 	List ListKey
+	// Address is the contact's address as addresses are compared, given by the
+	// store. Empty once the event is a tombstone.
+	Address string
 	// Type is what happened.
 	Type v1alpha1.EventType
 	// Source is where it came from.
@@ -46,6 +49,10 @@ type Event struct {
 	Changed []string
 	// Reason is why the contact left, on an Unsubscribe; nil when nobody said.
 	Reason *Reason
+	// Forget: whoever had the address is to be forgotten, on a Delete. Earlier
+	// events of the address are gone from the log. The event's contact is zero
+	// when there was none to remove; nobody is told then.
+	Forget bool
 }
 
 // ListKey names a ContactList of any namespace.

@@ -17,16 +17,20 @@ type Removal struct {
 	Time time.Time
 	// Reason is why an unsubscriber leaves, nil when nobody said.
 	Reason *Reason
+	// Forget removes the person from the event log too, on an EventDelete.
+	Forget bool
 }
 
 // Decide says what the call does. A contact that is not there is no error: the
 // caller has what it wanted.
 func (r Removal) Decide(current *Contact) Decision {
-	if current == nil {
+	event := Event{Type: r.Event, Source: r.EventSource, Time: r.Time, Reason: r.Reason, Forget: r.Forget}
+	switch {
+	case current != nil:
+		return Decision{Contact: *current, Changed: true, Removed: true, Events: []Event{event}}
+	case r.Forget: // events of the past may still know the person
+		return Decision{Changed: true, Events: []Event{event}}
+	default:
 		return Decision{}
-	}
-	return Decision{
-		Contact: *current, Changed: true, Removed: true,
-		Events: []Event{{Type: r.Event, Source: r.EventSource, Time: r.Time, Reason: r.Reason}},
 	}
 }

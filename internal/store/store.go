@@ -57,12 +57,17 @@ type Store interface {
 // Contacts keeps the contacts.
 type Contacts interface {
 	// Change changes one contact and returns once that is durable. It returns
-	// what Apply decided, with the ids that the store gave. Errors are
+	// what Apply decided, with the ids that the store gave. An event that forgets
+	// removes the earlier events of its address from the log. Errors are
 	// ErrExternalIDTaken, ErrOnceReused, ErrUnavailable (all wrapped) and the
 	// context's.
 	Change(ctx context.Context, change Change) (contact.Decision, error)
 	// Count counts the contacts of a list.
 	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
+	// ScrubForgotten makes a tombstone, without personal data, of each event
+	// that forgets somebody once every subscription of its namespace is past it.
+	// It returns how many it made.
+	ScrubForgotten(ctx context.Context) (scrubbed int, err error)
 }
 
 // Change is one change of one contact.

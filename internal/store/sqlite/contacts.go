@@ -72,18 +72,25 @@ func deref(decision *contact.Decision) contact.Decision {
 // write makes a decision true: the contact and its events.
 func (tx *transaction) write(change store.Change, current *contact.Contact, decision *contact.Decision) error {
 	var err error
-	if decision.Removed {
+	switch {
+	case decision.Removed:
 		err = tx.removeContact(change.List, current)
-	} else {
+	case decision.Contact.Email != "": // somebody who is not there can be forgotten
 		err = tx.storeContact(change, current, &decision.Contact)
 	}
 	if err != nil {
 		return err
 	}
 	for i := range decision.Events {
-		decision.Events[i].List = change.List
-		decision.Events[i].Contact = decision.Contact
-		if err := tx.appendEvent(&decision.Events[i]); err != nil {
+		event := &decision.Events[i]
+		event.List, event.Address, event.Contact = change.List, change.Address, decision.Contact
+		if err := tx.appendEvent(event); err != nil {
+			return err
+		}
+		if !event.Forget {
+			continue
+		}
+		if err := tx.forget(event); err != nil {
 			return err
 		}
 	}

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	insertEvent = `INSERT INTO events (id, namespace, list, type, source, time, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`
+	insertEvent = `INSERT INTO events (id, namespace, list, address, type, source, time, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 
-	selectEvents = `SELECT position, id, namespace, list, type, source, time, payload FROM events`
+	selectEvents = `SELECT position, id, namespace, list, address, type, source, time, payload FROM events`
 
 	// defaultLimit is the length of a page when a query does not say.
 	defaultLimit = 512
@@ -27,17 +27,18 @@ type payload struct {
 	Contact contact.Contact `json:"contact"`
 	Changed []string        `json:"changed,omitempty"`
 	Reason  *contact.Reason `json:"reason,omitempty"`
+	Forget  bool            `json:"forget,omitempty"`
 }
 
 // appendEvent writes an event at the end of the log and gives it its position
 // and id.
 func (tx *transaction) appendEvent(event *contact.Event) error {
 	event.ID = "evt_" + rand.Text()
-	encoded, err := json.Marshal(payload{Contact: event.Contact, Changed: event.Changed, Reason: event.Reason})
+	encoded, err := json.Marshal(payload{Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget})
 	if err != nil {
 		return fmt.Errorf("encode an event: %w", err)
 	}
-	result, err := tx.exec(tx.insertEvent, event.ID, event.List.Namespace, event.List.Name,
+	result, err := tx.exec(tx.insertEvent, event.ID, event.List.Namespace, event.List.Name, event.Address,
 		event.Type, event.Source, event.Time.UnixNano(), string(encoded))
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func scanEvent(rows *sql.Rows) (contact.Event, error) {
 		encoded []byte
 		rest    payload
 	)
-	err := rows.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name,
+	err := rows.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name, &event.Address,
 		&event.Type, &event.Source, &nanos, &encoded)
 	if err != nil {
 		return event, err
@@ -97,7 +98,7 @@ func scanEvent(rows *sql.Rows) (contact.Event, error) {
 		return event, fmt.Errorf("decode event %d: %w", event.Position, err)
 	}
 	event.Time = time.Unix(0, nanos).UTC()
-	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
+	event.Contact, event.Changed, event.Reason, event.Forget = rest.Contact, rest.Changed, rest.Reason, rest.Forget
 	return event, nil
 }
 

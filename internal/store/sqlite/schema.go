@@ -49,10 +49,17 @@ var migrations = []string{
 		id        TEXT NOT NULL,
 		namespace TEXT NOT NULL,
 		list      TEXT NOT NULL,
+		address   TEXT NOT NULL, -- as addresses are compared; empty in a tombstone
 		type      TEXT NOT NULL,
 		source    TEXT NOT NULL,
 		time      INTEGER NOT NULL, -- Unix time in nanoseconds
 		payload   TEXT NOT NULL     -- the rest, see payload in log.go, as JSON
+	) STRICT;
+
+	CREATE INDEX events_address ON events (namespace, list, address);
+
+	CREATE TABLE forgetting ( -- events that become tombstones once all have them
+		position INTEGER PRIMARY KEY
 	) STRICT;
 
 	CREATE TABLE deliveries (

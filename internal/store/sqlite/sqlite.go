@@ -63,7 +63,8 @@ func (s *Store) open(ctx context.Context, path string) error {
 	if err := createPrivate(path); err != nil {
 		return err
 	}
-	write, err := sql.Open("sqlite", dataSource(path, "journal_mode(WAL)", "synchronous(FULL)"))
+	write, err := sql.Open("sqlite", dataSource(path, "journal_mode(WAL)", "synchronous(FULL)",
+		"secure_delete(1)")) // what is forgotten must not stay in free pages
 	if err != nil {
 		return err
 	}

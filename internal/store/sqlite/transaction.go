@@ -19,7 +19,7 @@ type transaction struct {
 	selectContact, selectExternalID, insertContact, updateContact, deleteContact, countContact *sql.Stmt
 	selectOnce, insertOnce, deleteOnce                                                         *sql.Stmt
 	upsertKeyUse, deleteKeyUse                                                                 *sql.Stmt
-	insertEvent                                                                                *sql.Stmt
+	insertEvent, purgeEvents, insertForgetting, scrubEvents, deleteForgetting                  *sql.Stmt
 	insertDelivery, updateDelivery, deleteDelivery                                             *sql.Stmt
 	prepared                                                                                   []*sql.Stmt
 }
@@ -39,6 +39,10 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.upsertKeyUse:     upsertKeyUse,
 		&tx.deleteKeyUse:     deleteKeyUse,
 		&tx.insertEvent:      insertEvent,
+		&tx.purgeEvents:      purgeEvents,
+		&tx.insertForgetting: insertForgetting,
+		&tx.scrubEvents:      scrubEvents,
+		&tx.deleteForgetting: deleteForgetting,
 		&tx.insertDelivery:   insertDelivery,
 		&tx.updateDelivery:   updateDelivery,
 		&tx.deleteDelivery:   deleteDelivery,

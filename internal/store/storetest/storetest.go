@@ -32,6 +32,7 @@ func Run(t *testing.T, engine Engine) {
 		"callers of one contact take turns":              testOneContact,
 		"a caller that has gone changes nothing":         testCancelled,
 		"a contact can be removed":                       testRemove,
+		"a person can be forgotten":                      testForget,
 		"a repeat of a named change does nothing":        testOnce,
 		"the last use of a key is kept":                  testKeyUsage,
 		"the log is in commit order":                     testLogOrder,
