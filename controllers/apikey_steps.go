@@ -2,6 +2,8 @@ package controllers
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -15,74 +17,107 @@ import (
 // list, so that a caller whose list is gone is told that, and not that its key
 // is unknown.
 func (a apiKeys) accept(ctx context.Context, key *v1alpha1.ApiKey) error {
-	err := a.readKey(ctx, key)
+	again, err := a.readKey(ctx, key)
 	if err == nil {
 		list := client.ObjectKey{Namespace: key.Namespace, Name: key.Spec.ListRef.Name}
 		err = checkList(ctx, a.client, list, "spec.listRef")
 	}
-	return record(key, v1alpha1.ConditionAccepted, err,
+	err = record(key, v1alpha1.ConditionAccepted, err,
 		isTrue(v1alpha1.ReasonValid, "The list exists and the Secret holds a key."))
+	if err != nil {
+		return err
+	}
+	return again
 }
 
 // readKey puts the digest of the Secret's key into status, and takes it out
-// when the Secret can't be used any more.
-func (a apiKeys) readKey(ctx context.Context, key *v1alpha1.ApiKey) error {
+// when the Secret can't be used any more. A rotation that was asked for begins
+// here; again is a wait when that needs another pass.
+func (a apiKeys) readKey(ctx context.Context, key *v1alpha1.ApiKey) (again, err error) {
 	want := wanted{name: key.SecretName(), key: apikey.SecretKey, generate: apikey.Generate}
-	value, _, err := a.secrets.value(ctx, key, want)
+	found, err := a.secrets.value(ctx, key, want)
+	if err == nil && startsRotation(key, found, a.now()) {
+		found, err = a.secrets.renew(ctx, key, want, found.version)
+	}
+	value := withoutLineEnd(found.value)
 	if err == nil {
-		value = withoutLineEnd(value)
 		if weak := apikey.Check(value); weak != nil {
 			err = refuse(v1alpha1.ReasonKeyTooWeak, "Secret %q: %s.", want.name, weak)
 		}
 	}
 	switch {
 	case failed(err):
-		return err
+		return nil, err
 	case err != nil:
 		key.Status.Keys = nil
-		return err
+		return nil, err
 	}
-	key.Status.Keys = digestsOf(key.Spec, value, a.now())
-	return nil
+	takeKey(key, value, a.now())
+	if found.generated && rotationAsked(key) && len(key.Status.Keys) > 0 {
+		again = wait{after: rotationDelay}
+	}
+	return again, nil
 }
 
 // issue lets no key work that is suspended or has expired, and comes back when
-// it expires.
+// the next of its keys ends or is about to.
 func (a apiKeys) issue(_ context.Context, key *v1alpha1.ApiKey) error {
 	expiry := key.Spec.ExpiresAt
 	switch now := a.now(); {
 	case suspended(key.Spec.Suspend):
 		return refuse(v1alpha1.ReasonSuspended, "spec.suspend is true: the key is refused.")
 	case expired(expiry, now):
-		return refuse(v1alpha1.ReasonExpired, "The key expired at %s.", expiry.UTC().Format(time.RFC3339))
-	case expiry != nil:
-		return wait{after: expiry.Sub(now)}
+		return refuse(v1alpha1.ReasonExpired, "The key expired at %s.", timeText(*expiry))
+	default:
+		noteExpiry(key, now)
+		return waitForEnd(key, now)
 	}
-	return nil
 }
 
 func (a apiKeys) cleanup(ctx context.Context, key *v1alpha1.ApiKey) error {
-	return a.secrets.remove(ctx, key)
+	return errors.Join(a.secrets.remove(ctx, key), a.store.ForgetKey(ctx, keyName(key)))
 }
 
-func concludeApiKey(_ *v1alpha1.ApiKey, refused *refusal) finding {
+func (a apiKeys) conclude(key *v1alpha1.ApiKey, refused *refusal) finding {
 	if refused != nil {
 		return isFalse(refused.reason, refused.message)
 	}
-	return isTrue(v1alpha1.ReasonIssued, "The key works.")
+	reason := v1alpha1.ReasonIssued
+	sentences := []string{"The key works."}
+	if len(key.Status.Keys) > 1 {
+		reason = v1alpha1.ReasonRotating
+		sentences = []string{fmt.Sprintf("The new key works, and the older one until %s.", timeText(*key.Status.Keys[1].NotAfter))}
+	}
+	if rotationAsked(key) {
+		sentences = append(sentences, fmt.Sprintf("Rotation waits for a new key in Secret %q: whoever keeps that Secret must put it there. "+
+			"The present one then works for another %s.", key.SecretName(), key.Overlap()))
+	}
+	if warned := key.Status.WarnedExpiry; warned != nil {
+		sentences = append(sentences, fmt.Sprintf("It expires soon, at %s.", timeText(*warned)))
+	}
+	return isTrue(reason, strings.Join(sentences, " "))
 }
 
-// digestsOf returns the keys that work: none while the ApiKey is suspended or
-// after it has expired.
-func digestsOf(spec v1alpha1.ApiKeySpec, value string, now time.Time) []v1alpha1.ApiKeyDigest {
-	if suspended(spec.Suspend) || expired(spec.ExpiresAt, now) {
-		return nil
+// waitForEnd returns the wait until the older key ends, the expiry is to be
+// warned of, or the key expires; nil when nothing of that will be.
+func waitForEnd(key *v1alpha1.ApiKey, now time.Time) error {
+	var ends []time.Time
+	for _, digest := range key.Status.Keys {
+		if digest.NotAfter != nil {
+			ends = append(ends, digest.NotAfter.Time)
+		}
 	}
-	return []v1alpha1.ApiKeyDigest{{
-		Prefix:   apikey.Prefix(value),
-		SHA256:   apikey.Digest(value),
-		NotAfter: spec.ExpiresAt,
-	}}
+	if expiry := key.Spec.ExpiresAt; expiry != nil {
+		ends = append(ends, expiry.Time, warnFrom(key))
+	}
+	var next error
+	shortest := time.Duration(0)
+	for _, end := range ends {
+		if after := end.Sub(now); after > 0 && (next == nil || after < shortest) {
+			shortest, next = after, wait{after: after}
+		}
+	}
+	return next
 }
 
 // withoutLineEnd drops one line end: a Secret made from a file by an editor or

@@ -42,6 +42,7 @@ type bench struct {
 	store     store.Store
 	now       time.Time
 	events    *events.FakeRecorder
+	uses      keyUses
 }
 
 func newBench(t *testing.T) *bench {
@@ -76,7 +77,9 @@ func (b *bench) platform() platform {
 
 func (b *bench) secrets() secrets { return secrets{client: plane.Client, reader: plane.Client} }
 
-func (b *bench) keys() apiKeys { return apiKeys{platform: b.platform(), secrets: b.secrets()} }
+func (b *bench) keys() apiKeys {
+	return apiKeys{platform: b.platform(), secrets: b.secrets(), store: b.store, uses: &b.uses}
+}
 
 func (b *bench) subscriptions() webhookSubscriptions {
 	return webhookSubscriptions{platform: b.platform(), secrets: b.secrets(), store: b.store}

@@ -27,6 +27,8 @@ type loop[T client.Object] struct {
 	// conclude says what Ready is, given the status that the steps left and the
 	// refusal that stopped them, if one did. It may set facts of its own.
 	conclude func(object T, refused *refusal) finding
+	// tell sends events of the kind's own about what a pass changed. May be nil.
+	tell func(before, object T)
 	// cleanup removes what must not outlive the object. Without it the kind has
 	// no finalizer.
 	cleanup func(ctx context.Context, object T) error

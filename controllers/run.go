@@ -36,6 +36,7 @@ type Store interface {
 	LogHead
 	DeliveryKeeper
 	DeliveryChanges
+	KeyUseKeeper
 }
 
 // ContactCounter counts contacts.
@@ -66,6 +67,14 @@ type DeliveryChanges interface {
 	DeliveriesSince(ctx context.Context, revision int64) ([]store.Delivery, error)
 }
 
+// KeyUseKeeper tells when ApiKeys were last used.
+type KeyUseKeeper interface {
+	// KeyUses returns the keys that were last used after this time.
+	KeyUses(ctx context.Context, since time.Time) (map[store.KeyName]time.Time, error)
+	// ForgetKey removes what is known of a key, if anything is.
+	ForgetKey(ctx context.Context, key store.KeyName) error
+}
+
 // Options are what the controller runs with.
 type Options struct {
 	// Config is the access to the API server.
@@ -91,6 +100,9 @@ type Intervals struct {
 	// Contacts is how often, at most, the contacts of lists are counted. 5s by
 	// default.
 	Contacts time.Duration
+	// KeyUses is how often, at most, the last use of a key is written to its
+	// status. A minute by default.
+	KeyUses time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -100,6 +112,7 @@ func (o Options) withDefaults() Options {
 	o.Intervals.Changes = positive(o.Intervals.Changes, 500*time.Millisecond)
 	o.Intervals.Counters = positive(o.Intervals.Counters, 5*time.Second)
 	o.Intervals.Contacts = positive(o.Intervals.Contacts, 5*time.Second)
+	o.Intervals.KeyUses = positive(o.Intervals.KeyUses, time.Minute)
 	o.Lease = o.Lease.withDefaults()
 	return o
 }
@@ -199,14 +212,15 @@ func addControllers(m manager.Manager, options Options) error {
 		now:      options.Now,
 	}
 	values := secrets{client: m.GetClient(), reader: m.GetAPIReader()}
-	contactsChanged, deliveriesChanged := make(changes), make(changes)
+	contactsChanged, deliveriesChanged, keysUsed := make(changes), make(changes), make(changes)
+	uses := &keyUses{}
 
 	lists := contactLists{platform: shared, store: options.Store}
-	keys := apiKeys{platform: shared, secrets: values}
+	keys := apiKeys{platform: shared, secrets: values, store: options.Store, uses: uses}
 	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store}
 	return errors.Join(
 		lists.watch(m, contactsChanged),
-		keys.watch(m),
+		keys.watch(m, keysUsed),
 		subscriptions.watch(m, deliveriesChanged),
 		m.Add(&contactWatch{
 			store:    options.Store,
@@ -222,6 +236,7 @@ func addControllers(m manager.Manager, options Options) error {
 			pacer:    newPacer(options.Intervals.Counters),
 			changed:  deliveriesChanged,
 		}),
+		m.Add(&keyUseWatch{store: options.Store, interval: options.Intervals.KeyUses, uses: uses, changed: keysUsed}),
 	)
 }
 

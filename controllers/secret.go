@@ -48,30 +48,52 @@ func (s secrets) version(ctx context.Context, namespace, name string) (string, e
 	return secret.ResourceVersion, nil
 }
 
-// value returns what a Secret holds and the Secret's resourceVersion; it
-// generates the Secret when there is none. Refusals are ReasonSecretTaken and
-// ReasonSecretNotFound.
-func (s secrets) value(ctx context.Context, owner client.Object, want wanted) (value, version string, err error) {
+// held is what a Secret holds.
+type held struct {
+	value string
+	// version is the Secret's resourceVersion.
+	version string
+	// generated tells that the Secret was generated for the object that asks.
+	generated bool
+}
+
+// value returns what a Secret holds; it generates the Secret when there is
+// none. Refusals are ReasonSecretTaken and ReasonSecretNotFound.
+func (s secrets) value(ctx context.Context, owner client.Object, want wanted) (held, error) {
 	secret := &corev1.Secret{}
-	err = s.reader.Get(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: want.name}, secret)
+	err := s.reader.Get(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: want.name}, secret)
 	switch {
 	case apierrors.IsNotFound(err):
 		if secret, err = s.create(ctx, owner, want); err != nil {
-			return "", "", err
+			return held{}, err
 		}
 	case err != nil:
-		return "", "", fmt.Errorf("read Secret %s: %w", want.name, err)
+		return held{}, fmt.Errorf("read Secret %s: %w", want.name, err)
 	}
 	if other := otherOwner(secret, owner); other != nil {
-		return "", "", refuse(v1alpha1.ReasonSecretTaken,
+		return held{}, refuse(v1alpha1.ReasonSecretTaken,
 			"Secret %q was generated for %s %q: name another one.", want.name, other.Kind, other.Name)
 	}
 	data, ok := secret.Data[want.key]
 	if !ok {
-		return "", "", refuse(v1alpha1.ReasonSecretNotFound,
+		return held{}, refuse(v1alpha1.ReasonSecretNotFound,
 			"Secret %q has no data key %q.", want.name, want.key)
 	}
-	return string(data), secret.ResourceVersion, nil
+	return held{value: string(data), version: secret.ResourceVersion, generated: metav1.IsControlledBy(secret, owner)}, nil
+}
+
+// renew generates another value into a Secret that was generated before. It
+// conflicts when the Secret is not of this version any more.
+func (s secrets) renew(ctx context.Context, owner client.Object, want wanted, version string) (held, error) {
+	before := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Namespace: owner.GetNamespace(), Name: want.name, ResourceVersion: version,
+	}}
+	secret := before.DeepCopy()
+	secret.Data = map[string][]byte{want.key: []byte(want.generate())}
+	if err := s.client.Patch(ctx, secret, onlyIfUnchanged(before)); err != nil {
+		return held{}, fmt.Errorf("renew Secret %s: %w", want.name, err)
+	}
+	return held{value: string(secret.Data[want.key]), version: secret.ResourceVersion, generated: true}, nil
 }
 
 func (s secrets) create(ctx context.Context, owner client.Object, want wanted) (*corev1.Secret, error) {

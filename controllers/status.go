@@ -55,6 +55,9 @@ func (l *loop[T]) finish(ctx context.Context, before, object T, stepErr error) (
 		return outcome(err)
 	}
 	l.announce(before, object)
+	if l.tell != nil {
+		l.tell(before, object)
+	}
 	return outcome(stepErr)
 }
 

@@ -63,17 +63,17 @@ func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1a
 		return nil
 	}
 	want := wanted{name: name, key: signature.SecretKey, generate: signature.GenerateSecret}
-	value, version, err := w.secrets.value(ctx, subscription, want)
+	found, err := w.secrets.value(ctx, subscription, want)
 	if err == nil {
-		if _, invalid := signature.ParseSecret(value); invalid != nil {
+		if _, invalid := signature.ParseSecret(found.value); invalid != nil {
 			err = refuse(v1alpha1.ReasonSecretInvalid, "Secret %q, data key %q: %s.", name, want.key, invalid)
 		}
 	}
 	if refusalIn(err) != nil {
-		version = ""
+		found.version = ""
 	}
 	if !failed(err) {
-		subscription.Status.SigningSecretVersion = version
+		subscription.Status.SigningSecretVersion = found.version
 	}
 	return err
 }

@@ -1,6 +1,23 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RotateAnnotation on an ApiKey asks for a new key. Any new value, usually the
+// time, is a new request; the same value again asks for nothing. Of values that
+// are longer than 256 characters the first 256 count. The value that an ApiKey
+// is made with asks for nothing either, since its key is new.
+//
+// The new key is generated into the Secret, and the older one works for
+// spec.rotation.overlap. In a Secret that Postbus did not generate people must
+// put the new key themselves; until they do, the Ready message says so.
+//
+// Without a request a key whose Secret changes is replaced at once: that is how
+// a key that has leaked is stopped.
+const RotateAnnotation = "postbus.dev/rotate"
 
 // ApiKey lets a caller of ingress, such as a form or a shop, write to one
 // ContactList. The key itself is in a Secret; status carries digests only.
@@ -13,6 +30,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="List",type=string,JSONPath=`.spec.listRef.name`
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.spec.expiresAt`
+// +kubebuilder:printcolumn:name="Last Used",type=date,JSONPath=`.status.lastUsedTime`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Prefix",type=string,priority=1,JSONPath=`.status.keys[*].prefix`
@@ -73,10 +91,53 @@ type ApiKeySpec struct {
 	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 
-	// suspend refuses the key while it is true, as if it did not exist.
+	// rotation says how a key is replaced when the annotation
+	// postbus.dev/rotate asks for a new one.
+	//
+	// +optional
+	Rotation KeyRotation `json:"rotation,omitzero"`
+
+	// rateLimit bounds how often the key may be used. Without it there is no
+	// bound.
+	//
+	// +optional
+	RateLimit KeyRateLimit `json:"rateLimit,omitzero"`
+
+	// suspend refuses the key while it is true, as if it did not exist. It
+	// ends the overlap of a rotation: only the newer key works afterwards.
 	//
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"`
+}
+
+// KeyRotation says how a key is replaced.
+type KeyRotation struct {
+	// overlap is how long the older key works beside the new one, from the
+	// moment that the new one works, and never longer than spec.expiresAt. 0s to
+	// 720h, 24h by default. A change of it counts for later rotations only; a
+	// rotation during an overlap ends that one, so there are never more than two
+	// keys.
+	//
+	// +optional
+	// +default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('720h')",message="rotation.overlap must be between 0s and 720h"
+	Overlap *metav1.Duration `json:"overlap,omitempty"`
+}
+
+// KeyRateLimit bounds how often a key may be used.
+type KeyRateLimit struct {
+	// requestsPerSecond is how many requests with this key one ingress replica
+	// answers in a second, 1 to 10000. As many may come at once after a quiet
+	// second; those beyond get status 429 and Retry-After. Each replica counts
+	// for itself: with several the bound is that many times higher.
+	//
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
 }
 
 // ApiKeyScope is one thing that a key may do: ContactsWrite adds and changes
@@ -119,14 +180,36 @@ type ApiKeyStatus struct {
 	// +kubebuilder:validation:Enum="True";"False";Unknown
 	Ready metav1.ConditionStatus `json:"ready,omitempty"`
 
-	// keys are the keys that work now. Ingress finds a caller's key by its
-	// digest, so it needs no right to read Secrets.
+	// keys are the keys that work now: the one in the Secret first, then, while
+	// a rotation's overlap lasts, the one before it. Ingress finds a caller's
+	// key by its digest, so it needs no right to read Secrets.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=sha256
 	// +kubebuilder:validation:MaxItems=2
 	Keys []ApiKeyDigest `json:"keys,omitempty"`
+
+	// lastHandledRotation is the value of the annotation postbus.dev/rotate
+	// whose new key works.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	LastHandledRotation string `json:"lastHandledRotation,omitempty"`
+
+	// lastUsedTime is when a caller last presented a key that worked, to about a
+	// minute. Requests that were then refused, for their rate or their content,
+	// count too.
+	//
+	// +optional
+	LastUsedTime *metav1.Time `json:"lastUsedTime,omitempty"`
+
+	// warnedExpiry is the spec.expiresAt that an Expiring event was sent for:
+	// once, when a tenth of the key's lifetime is left, and at most 14 days.
+	//
+	// +optional
+	WarnedExpiry *metav1.Time `json:"warnedExpiry,omitempty"`
 }
 
 // ApiKeyDigest is what may be known of a key: enough to recognise it, not
@@ -170,6 +253,27 @@ func (k *ApiKey) SecretName() string {
 		return k.Spec.SecretRef.Name
 	}
 	return k.Name
+}
+
+// defaultOverlap is how long an older key works where the spec does not say.
+const defaultOverlap = 24 * time.Hour
+
+// Overlap returns how long the older key works after a rotation.
+func (k *ApiKey) Overlap() time.Duration {
+	if k.Spec.Rotation.Overlap == nil {
+		return defaultOverlap
+	}
+	return k.Spec.Rotation.Overlap.Duration
+}
+
+// maxRotationLength is how much of a request for rotation counts, in characters.
+const maxRotationLength = 256
+
+// RequestedRotation returns the value of RotateAnnotation as status echoes it,
+// empty when there is none.
+func (k *ApiKey) RequestedRotation() string {
+	value := []rune(k.Annotations[RotateAnnotation])
+	return string(value[:min(len(value), maxRotationLength)])
 }
 
 // GetConditions returns the conditions of the status.

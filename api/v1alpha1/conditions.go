@@ -9,7 +9,8 @@ const Finalizer = "postbus.dev/cleanup"
 // observedGeneration, so `kubectl wait --for=condition=Ready`, Flux and Argo CD
 // can wait for it.
 //
-//   - True on a ContactList: ReasonValid. On an ApiKey: ReasonIssued.
+//   - True on a ContactList: ReasonValid. On an ApiKey: ReasonIssued, and
+//     ReasonRotating while the key before it works too.
 //     On a WebhookSubscription: ReasonActive, and ReasonSuspended, because a
 //     subscription that is suspended on purpose is as its spec wants it.
 //   - False: ReasonFailing on a WebhookSubscription, and the False reasons of
@@ -45,6 +46,12 @@ const (
 	ReasonValid = "Valid"
 	// ReasonIssued: the ApiKey's digest is in status, so ingress takes the key.
 	ReasonIssued = "Issued"
+	// ReasonRotating: the ApiKey has a new key, and the older one works until
+	// its overlap ends.
+	ReasonRotating = "Rotating"
+	// ReasonExpiring is on no condition: it is a Warning event, sent once when
+	// an ApiKey is about to expire.
+	ReasonExpiring = "Expiring"
 	// ReasonListNotFound: a ContactList that the spec names does not exist.
 	ReasonListNotFound = "ListNotFound"
 	// ReasonSecretNotFound: a Secret that the spec names exists without the

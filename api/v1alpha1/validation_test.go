@@ -91,6 +91,8 @@ scopes: [ContactsWrite, ContactsRemove, ContactsImport, ContactsRead]
 source: Console
 secretRef: {name: website-form}
 expiresAt: "2027-06-30T00:00:00+02:00"
+rotation: {overlap: 48h}
+rateLimit: {requestsPerSecond: 50}
 suspend: true`},
 
 		"no list":                {`scopes: [ContactsWrite]`, "spec.listRef"},
@@ -106,6 +108,21 @@ suspend: true`},
 		"an unknown source":       {minimal + `source: Robot`, "spec.source"},
 		"a Secret without a name": {minimal + `secretRef: {}`, "spec.secretRef.name"},
 		"a Secret's data key":     {minimal + `secretRef: {name: a, key: b}`, `unknown field "spec.secretRef.key"`},
+
+		"no overlap":                       {spec: minimal + `rotation: {overlap: 0s}`},
+		"an overlap of 30 days":            {spec: minimal + `rotation: {overlap: 720h}`},
+		"a rotation without an overlap":    {spec: minimal + `rotation: {}`},
+		"an overlap of more than 30 days":  {minimal + `rotation: {overlap: 720h1s}`, "rotation.overlap must be between 0s and 720h"},
+		"an overlap below zero":            {minimal + `rotation: {overlap: -1h}`, "spec.rotation.overlap"},
+		"an overlap in days":               {minimal + `rotation: {overlap: 1d}`, "spec.rotation.overlap"},
+		"an overlap that is a number":      {minimal + `rotation: {overlap: 24}`, "spec.rotation.overlap"},
+		"a long overlap's text":            {minimal + `rotation: {overlap: 1h1h1h1h1h1h1h1h1h}`, "spec.rotation.overlap"},
+		"one request a second":             {spec: minimal + `rateLimit: {requestsPerSecond: 1}`},
+		"10000 requests a second":          {spec: minimal + `rateLimit: {requestsPerSecond: 10000}`},
+		"no requests":                      {minimal + `rateLimit: {requestsPerSecond: 0}`, "spec.rateLimit.requestsPerSecond"},
+		"10001 requests a second":          {minimal + `rateLimit: {requestsPerSecond: 10001}`, "spec.rateLimit.requestsPerSecond"},
+		"half a request a second":          {minimal + `rateLimit: {requestsPerSecond: 0.5}`, "spec.rateLimit.requestsPerSecond"},
+		"a rate limit that says no number": {minimal + `rateLimit: {}`, "spec.rateLimit.requestsPerSecond"},
 
 		"an expiry in UTC":                       {spec: minimal + `expiresAt: "2027-06-30T00:00:00Z"`},
 		"an expiry with a fraction":              {spec: minimal + `expiresAt: "2027-06-30T00:00:00.123456789Z"`},
