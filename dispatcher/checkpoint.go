@@ -13,17 +13,16 @@ const (
 	// checkpointInterval is how often changed ledgers are written: what a
 	// process that dies sends again is what happened in this time.
 	checkpointInterval = 250 * time.Millisecond
-	// idleInterval is how often cursors are written that have moved over
-	// events that nobody wanted. It bounds what is read again after a start.
-	idleInterval = time.Minute
+	// defaultIdleInterval bounds what is read again after a start.
+	defaultIdleInterval = time.Minute
 )
 
 // checkpointer writes the ledgers of all runners that have changed.
 type checkpointer struct {
-	registry   *registry
-	tail       *tail
-	deliveries store.Deliveries
-	metrics    *metrics
+	registry *registry
+	tail     *tail
+	store    Store
+	metrics  *metrics
 }
 
 // run writes until the context ends.
@@ -32,11 +31,25 @@ func (c *checkpointer) run(ctx context.Context) {
 	lastIdle := clock.Now()
 	for ctx.Err() == nil {
 		sleep(ctx, clock, checkpointInterval)
-		idle := clock.Since(lastIdle) >= idleInterval
+		idle := clock.Since(lastIdle) >= c.registry.options.IdleInterval
 		if idle {
 			lastIdle = clock.Now()
 		}
 		c.write(ctx, idle)
+		if idle {
+			c.scrub(ctx)
+		}
+	}
+}
+
+// scrub has the store forget the people that every subscription was told of.
+func (c *checkpointer) scrub(ctx context.Context) {
+	logger := logr.FromContextOrDiscard(ctx)
+	switch scrubbed, err := c.store.ScrubForgotten(ctx); {
+	case err != nil && ctx.Err() == nil:
+		logger.Error(err, "people were not forgotten, trying again")
+	case scrubbed > 0:
+		logger.Info("people are forgotten", "events", scrubbed)
 	}
 }
 
@@ -46,7 +59,7 @@ func (c *checkpointer) write(ctx context.Context, idle bool) {
 	if len(deliveries) == 0 {
 		return
 	}
-	gone, err := c.deliveries.Checkpoint(ctx, deliveries)
+	gone, err := c.store.Checkpoint(ctx, deliveries)
 	if err != nil {
 		for _, r := range changed {
 			r.notWritten()

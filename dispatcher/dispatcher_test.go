@@ -75,7 +75,7 @@ func (r *rig) run() (stop func()) {
 	parts.Go(func() {
 		g.Expect(Run(ctx, Options{
 			Objects: objects, Secrets: plane.Client, Store: r.store,
-			Registerer: r.metrics, Version: "test", ShutdownTimeout: time.Second,
+			Registerer: r.metrics, Version: "test", ShutdownTimeout: time.Second, IdleInterval: time.Second,
 		})).To(Succeed())
 	})
 	stop = sync.OnceFunc(func() { cancel(); parts.Wait() })
@@ -384,6 +384,46 @@ func TestHangingNeighbour(t *testing.T) {
 	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(ConsistOf(ids))
 	g.Eventually(hanging.Count, patience).Should(Equal(defaultMaxInFlight))
 	g.Consistently(hanging.Count, time.Second).Should(Equal(defaultMaxInFlight), "no more at once than maxInFlight")
+}
+
+// A person who is forgotten while the callback is down: what waited is dropped,
+// the Delete event arrives, and then the log knows nothing of them.
+func TestForget(t *testing.T) {
+	g := NewWithT(t)
+	r := newRig(t)
+	crm := r.subscribe("crm", nil)
+	deletions := r.subscribe("deletions", func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []v1alpha1.EventType{contact.EventDelete} })
+	suspended := r.subscribe("suspended", func(s *v1alpha1.WebhookSubscription) { s.Spec.Suspend = ptr.To(true) })
+	r.receiver.Answer(http.StatusBadGateway)
+	r.run()
+	dropped := []string{r.post("ada@example.com"), r.post("ada@example.com")}
+	other := r.post("grace@example.com")
+	g.Eventually(r.delivery(crm), patience).Should(And(HaveField("Open", HaveLen(3)), HaveField("Health.FailingSince", Not(BeZero()))))
+
+	removal := contact.Removal{Event: contact.EventDelete, EventSource: contact.SourceAPI, Time: time.Now(), Forget: true}
+	decision, err := r.store.Change(t.Context(), store.Change{
+		List: contact.ListKey{Namespace: r.namespace, Name: "newsletter"}, Address: "ada@example.com", Apply: removal.Decide,
+	})
+	g.Expect(err).NotTo(HaveOccurred())
+	told := decision.Events[0].ID
+	g.Eventually(r.delivery(crm), patience).Should(HaveField("Open", HaveLen(2)), "grace's event and the deletion")
+	r.receiver.Answer(http.StatusOK)
+	g.Eventually(r.delivery(crm), patience).Should(HaveField("Open", BeEmpty()))
+	g.Eventually(r.delivery(deletions), patience).Should(HaveField("Open", BeEmpty()))
+	g.Expect(r.ids("/deletions")).To(ContainElement(told))
+	afterwards := r.ids("/crm")[len(r.ids("/crm"))-2:]
+	g.Expect(afterwards).To(ConsistOf(other, told))
+	g.Expect(afterwards).NotTo(ContainElement(BeElementOf(dropped)))
+
+	logText := func() string {
+		events, err := r.store.Read(t.Context(), store.Query{})
+		g.Expect(err).NotTo(HaveOccurred())
+		return fmt.Sprintf("%+v", events)
+	}
+	g.Expect(logText()).To(ContainSubstring("ada@example.com"), "one subscription is held and has not been told")
+	r.suspend(suspended, false)
+	g.Eventually(func() []string { return r.ids("/suspended") }, patience).Should(ConsistOf(other, told))
+	g.Eventually(logText, patience).ShouldNot(ContainSubstring("ada@example.com"))
 }
 
 // The controller tells of a new signing secret by its version in status.

@@ -50,6 +50,8 @@ type openEvent struct {
 	// dueAt is when the next attempt may begin.
 	dueAt    time.Time
 	inFlight bool
+	// forgotten: should the attempt under way fail, there is no other.
+	forgotten bool
 }
 
 // newLedger returns the ledger that was last written to the store. events are
@@ -164,6 +166,22 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, intervals []time
 	}
 }
 
+// forget drops the open events of a person from before this one.
+func (l *ledger) forget(event *contact.Event) {
+	for position, e := range l.open {
+		if position >= event.Position || e.event.List != event.List || e.event.Address != event.Address {
+			continue
+		}
+		if e.inFlight {
+			e.forgotten = true
+			continue
+		}
+		delete(l.open, position)
+		l.retrying -= min(e.attempts, 1)
+	}
+	l.arrange()
+}
+
 func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time) {
 	if l.health.FailingSince.IsZero() {
 		l.health.FailingSince = now
@@ -174,6 +192,10 @@ func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time) {
 // again makes an event due that was in flight, unless the ordering was changed
 // meanwhile and an earlier one of its contact is open.
 func (l *ledger) again(e *openEvent) {
+	if e.forgotten {
+		l.close(e)
+		return
+	}
 	if chain := l.chains[e.event.Contact.ID]; len(chain) == 0 || chain[0] == e {
 		heap.Push(&l.due, e)
 	}

@@ -152,6 +152,31 @@ func TestOrderingCanChange(t *testing.T) {
 	g.Expect(positions(sendAll(l, start))).To(Equal([]int64{3}))
 }
 
+func TestForgottenEventsAreDropped(t *testing.T) {
+	g := NewWithT(t)
+	of := func(position, contactID int64, address string) *contact.Event {
+		e := event(position, contactID)
+		e.Address = address
+		return e
+	}
+	l := perContact()
+	l.take(of(1, 1, "ada"), start) // an earlier life of ada
+	l.take(of(2, 2, "ada"), start)
+	l.take(of(3, 2, "ada"), start)
+	l.take(of(4, 3, "grace"), start)
+	sent := sendAll(l, start)
+	g.Expect(positions(sent)).To(Equal([]int64{1, 2, 4}))
+	l.settle(sent[0], bad, start, intervals)
+	deletion := of(5, 2, "ada")
+	l.take(deletion, start)
+	l.forget(deletion)
+	g.Expect(l.retrying).To(BeZero(), "1 is dropped")
+	g.Expect(positions(sendAll(l, start))).To(BeEmpty(), "the deletion waits for 2, which is under way")
+	l.settle(sent[1], bad, start, intervals)
+	g.Expect(positions(sendAll(l, start))).To(Equal([]int64{5}), "2 has failed and is not made again, 3 is dropped")
+	g.Expect(l.open).To(HaveLen(2))
+}
+
 // TestLedgerUnderChance drives a ledger at random, with restarts from what it
 // wrote, and holds it to what it promises: every event is delivered, and one
 // contact's in order.

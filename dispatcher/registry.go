@@ -47,12 +47,14 @@ type entry struct {
 }
 
 func newRegistry(attempts context.Context, options *Options, tail *tail, metrics *metrics) *registry {
-	return &registry{
+	g := &registry{
 		options: options, tail: tail, lists: &listBook{}, metrics: metrics, attempts: attempts,
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
 		runners: map[store.SubscriptionKey]*entry{},
 	}
+	tail.forget = g.forget
+	return g
 }
 
 // watch has the informers report changes. The lists come first, because
@@ -229,6 +231,15 @@ func (g *registry) stop(key store.SubscriptionKey) {
 func (g *registry) lost(key store.SubscriptionKey) {
 	g.stop(key)
 	g.queue.Add(key)
+}
+
+// forget has the runners of a namespace drop what they have of a person.
+func (g *registry) forget(event *contact.Event) {
+	for _, r := range g.all() {
+		if r.key.Namespace == event.List.Namespace {
+			r.forget(event)
+		}
+	}
 }
 
 // all returns the runners there are.

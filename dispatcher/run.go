@@ -33,6 +33,10 @@ type Options struct {
 	// ShutdownTimeout is how long attempts under way may go on after the
 	// context has ended; 10 s when 0.
 	ShutdownTimeout time.Duration
+	// IdleInterval is how often cursors are written that have moved over events
+	// that nobody wanted, and people forgotten that everybody was told of; a
+	// minute when 0.
+	IdleInterval time.Duration
 	// Version is the program's, for the User-Agent header.
 	Version string
 }
@@ -41,6 +45,14 @@ type Options struct {
 type Store interface {
 	store.Log
 	store.Deliveries
+	Forgetter
+}
+
+// Forgetter removes the last traces of people.
+type Forgetter interface {
+	// ScrubForgotten makes tombstones of the events that forget somebody and
+	// that every subscription is past.
+	ScrubForgotten(ctx context.Context) (scrubbed int, err error)
 }
 
 // defaultShutdownTimeout is well below the 30 s that Kubernetes gives a pod.
@@ -56,6 +68,9 @@ func Run(ctx context.Context, options Options) error {
 	if options.ShutdownTimeout == 0 {
 		options.ShutdownTimeout = defaultShutdownTimeout
 	}
+	if options.IdleInterval == 0 {
+		options.IdleInterval = defaultIdleInterval
+	}
 	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")
 	ctx = logr.NewContext(ctx, logger)
 	// What ends an attempt or a checkpoint is not the end of ctx.
@@ -68,7 +83,7 @@ func Run(ctx context.Context, options Options) error {
 	}
 	metrics := newMetrics(options.Registerer)
 	runners := newRegistry(lasting, &options, follower, metrics)
-	writer := &checkpointer{registry: runners, tail: follower, deliveries: options.Store, metrics: metrics}
+	writer := &checkpointer{registry: runners, tail: follower, store: options.Store, metrics: metrics}
 	if err := runners.watch(ctx); err != nil {
 		return fmt.Errorf("start the dispatcher: %w", err)
 	}

@@ -147,6 +147,15 @@ func (r *runner) offer(event *contact.Event) bool {
 	return true
 }
 
+// forget drops the open events of a person from before this one.
+func (r *runner) forget(event *contact.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ledger.forget(event)
+	r.dirty = true
+	r.rouse()
+}
+
 // goLive makes the runner live if it has seen all up to this position and can
 // take more.
 func (r *runner) goLive(position int64) bool {

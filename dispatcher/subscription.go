@@ -89,7 +89,8 @@ func durations(values []metav1.Duration) []time.Duration {
 	return all
 }
 
-// wants tells whether an event is sent.
+// wants tells whether an event is sent. One without a contact is about somebody
+// who had left already, or is a tombstone.
 func (s *subscription) wants(event *contact.Event) bool {
-	return s.filter.Matches(event) && s.format.knows(event)
+	return event.Contact.ID != 0 && s.filter.Matches(event) && s.format.knows(event)
 }

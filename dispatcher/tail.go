@@ -28,6 +28,9 @@ const (
 type tail struct {
 	log   store.Log
 	clock clock.Clock
+	// forget is called with each event that forgets somebody, for the runners
+	// that are not on the tail too.
+	forget func(event *contact.Event)
 
 	mu sync.Mutex
 	// position is up to where every runner on the tail was offered everything.
@@ -77,6 +80,9 @@ func (t *tail) offer(event *contact.Event) {
 		if !r.offer(event) {
 			delete(t.live[event.List.Namespace], r)
 		}
+	}
+	if event.Forget {
+		t.forget(event)
 	}
 	t.position = event.Position
 }

@@ -20,24 +20,25 @@ func (c call) unsubscribe() (apply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.removal(contact.EventUnsubscribe, reason), nil
+	removal := c.removal(contact.EventUnsubscribe)
+	removal.Reason = reason
+	return removal.Decide, nil
 }
 
-// remove ends a contact that somebody removes.
+// remove ends a contact that somebody removes, and with forget=true every trace
+// of the person.
 func (c call) remove() (apply, error) {
 	forget, err := c.flag(forgetParameter)
 	if err != nil {
 		return nil, err
 	}
-	if forget {
-		// Better refused than half done: events of the past would stay.
-		return nil, illegalValue(forgetParameter, "must be false: forgetting is not supported yet")
-	}
-	return c.removal(contact.EventDelete, nil), nil
+	removal := c.removal(contact.EventDelete)
+	removal.Forget = forget
+	return removal.Decide, nil
 }
 
-func (c call) removal(event v1alpha1.EventType, reason *contact.Reason) apply {
-	return contact.Removal{Event: event, EventSource: c.grant.source(), Time: c.at, Reason: reason}.Decide
+func (c call) removal(event v1alpha1.EventType) contact.Removal {
+	return contact.Removal{Event: event, EventSource: c.grant.source(), Time: c.at}
 }
 
 // removed is the body of a 200 to a call that ends a contact.

@@ -1,6 +1,7 @@
 package ingress_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -108,15 +109,26 @@ func TestEndingNeedsItsScope(t *testing.T) {
 		http.StatusForbidden, "the api key does not have the scope ContactsWrite")
 }
 
-// What can't be done whole is refused.
-func TestForgettingIsRefused(t *testing.T) {
+func TestForget(t *testing.T) {
 	g := NewWithT(t)
 	f := start(t)
+	remover := f.remover(t)
+	forget := func(value string) answer {
+		call := forms["form"](map[string]string{"key": remover, "email": "ada@example.com", "forget": value})
+		call.path = deletePath
+		return f.send(t, call)
+	}
 	g.Expect(f.send(t, forms["form"](f.with("ada@example.com"))).status).To(Equal(http.StatusOK))
-	call := forms["form"](map[string]string{"key": f.remover(t), "email": "ada@example.com", "forget": "true"})
-	call.path = deletePath
-	expectRefusal(t, f.send(t, call), http.StatusBadRequest, "illegal parameter value: forget must be false: forgetting is not supported yet")
+	expectRefusal(t, forget("yes"), http.StatusBadRequest, "illegal parameter value: forget must be true or false")
 	g.Expect(f.contact(t, "ada@example.com")).NotTo(BeNil())
+
+	g.Expect(forget("true").body).To(ContainSubstring(`"removed":true`))
+	g.Expect(f.events(t, "ada@example.com")).To(Equal([]string{"Delete Recipient"}), "the past is gone")
+	g.Expect(f.store.ScrubForgotten(t.Context())).To(Equal(1), "no subscription is to be told")
+	events, err := f.store.Read(t.Context(), store.Query{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(fmt.Sprintf("%+v", events)).NotTo(ContainSubstring("ada@example.com"))
+	g.Expect(forget("true").body).To(ContainSubstring(`"removed":false`))
 }
 
 func TestIdempotencyKey(t *testing.T) {
