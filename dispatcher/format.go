@@ -50,41 +50,19 @@ type standardData struct {
 	Changed []string `json:"changed,omitempty"`
 	// Reason is why the contact of a contact.unsubscribed left.
 	Reason  *contact.Reason `json:"reason,omitempty"`
-	Contact standardContact `json:"contact"`
-}
-
-// standardContact is the part of a contact that receivers are shown, under
-// names that stay when the stored contact changes.
-type standardContact struct {
-	ID               int64              `json:"id,string"`
-	Email            string             `json:"email"`
-	ExternalID       string             `json:"externalId,omitempty"`
-	Permission       contact.Permission `json:"permission"`
-	StandardFields   map[string]string  `json:"standardFields,omitempty"`
-	CustomFields     map[string]any     `json:"customFields,omitempty"`
-	CustomSource     string             `json:"customSource,omitempty"`
-	SubscriptionPage string             `json:"subscriptionPage,omitempty"`
-	Revision         int64              `json:"revision"`
-	CreatedAt        time.Time          `json:"createdAt"`
-	UpdatedAt        time.Time          `json:"updatedAt"`
+	Contact contact.View    `json:"contact"`
 }
 
 func (standard) knows(event *contact.Event) bool { return standardTypes[event.Type] != "" }
 
 func (standard) render(event *contact.Event, _ *listNumbers) ([]byte, string, error) {
-	c := &event.Contact
 	body, err := json.Marshal(standardBody{
 		Type:      standardTypes[event.Type],
 		Timestamp: event.Time,
 		Data: standardData{
 			Namespace: event.List.Namespace, List: event.List.Name,
 			Source: event.Source, Changed: event.Changed, Reason: event.Reason,
-			Contact: standardContact{
-				ID: c.ID, Email: c.Email, ExternalID: c.ExternalID, Permission: c.Permission,
-				StandardFields: c.StandardFields, CustomFields: c.CustomFields,
-				CustomSource: c.Source, SubscriptionPage: c.SubscriptionPage,
-				Revision: c.Revision, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
-			},
+			Contact: event.Contact.View(),
 		},
 	})
 	return body, contentTypeJSON, err

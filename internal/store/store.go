@@ -44,6 +44,7 @@ var (
 // Store is what an engine is. All methods are safe for concurrent use.
 type Store interface {
 	Contacts
+	ContactReader
 	Log
 	Deliveries
 	KeyUsage
@@ -68,6 +69,17 @@ type Contacts interface {
 	// that forgets somebody once every subscription of its namespace is past it.
 	// It returns how many it made.
 	ScrubForgotten(ctx context.Context) (scrubbed int, err error)
+}
+
+// ContactReader reads contacts back.
+type ContactReader interface {
+	// FindContact returns the contact of an address, in the form that addresses
+	// are compared in, or ErrNotFound.
+	FindContact(ctx context.Context, list contact.ListKey, address string) (contact.Contact, error)
+	// ListContacts returns contacts of a list in the order of their addresses,
+	// beginning behind this one, and the address to go on behind; it is empty
+	// when there are no more. limit is how many to return at most.
+	ListContacts(ctx context.Context, list contact.ListKey, after string, limit int) (page []contact.Contact, next string, err error)
 }
 
 // Change is one change of one contact.

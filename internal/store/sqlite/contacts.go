@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	selectContact = `SELECT id, revision, state FROM contacts WHERE namespace = ? AND list = ? AND address = ?`
+	selectContacts = `SELECT id, revision, state, address FROM contacts WHERE namespace = ? AND list = ?`
+
+	selectContact = selectContacts + ` AND address = ?`
 
 	selectExternalID = `SELECT id FROM contacts WHERE namespace = ? AND list = ? AND external_id = ?`
 
@@ -105,23 +107,30 @@ func (tx *transaction) removeContact(list contact.ListKey, current *contact.Cont
 }
 
 func (tx *transaction) loadContact(list contact.ListKey, address string) (*contact.Contact, error) {
-	var (
-		id, revision int64
-		state        []byte
-		loaded       contact.Contact
-	)
-	err := tx.row(tx.selectContact, list.Namespace, list.Name, address).Scan(&id, &revision, &state)
+	loaded, _, err := scanContact(tx.row(tx.selectContact, list.Namespace, list.Name, address))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	return &loaded, nil
+}
+
+// scanContact reads a row of selectContacts.
+func scanContact(row interface{ Scan(...any) error }) (loaded contact.Contact, address string, err error) {
+	var (
+		id, revision int64
+		state        []byte
+	)
+	if err := row.Scan(&id, &revision, &state, &address); err != nil {
+		return loaded, "", err
+	}
 	if err := json.Unmarshal(state, &loaded); err != nil {
-		return nil, fmt.Errorf("decode contact %d: %w", id, err)
+		return loaded, "", fmt.Errorf("decode contact %d: %w", id, err)
 	}
 	loaded.ID, loaded.Revision = id, revision
-	return &loaded, nil
+	return loaded, address, nil
 }
 
 // checkExternalID refuses an external id that another contact of the list has.
@@ -196,4 +205,44 @@ func (s *Store) Count(ctx context.Context, list contact.ListKey) (contact.Counts
 		return contact.Counts{}, fmt.Errorf("count contacts: %w", err)
 	}
 	return counts, nil
+}
+
+// FindContact implements store.ContactReader.
+func (s *Store) FindContact(ctx context.Context, list contact.ListKey, address string) (contact.Contact, error) {
+	found, _, err := scanContact(s.read.QueryRowContext(ctx, selectContact, list.Namespace, list.Name, address))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return contact.Contact{}, fmt.Errorf("find a contact: %w", err)
+	}
+	return found, nil
+}
+
+// ListContacts implements store.ContactReader.
+func (s *Store) ListContacts(ctx context.Context, list contact.ListKey, after string, limit int) ([]contact.Contact, string, error) {
+	rows, err := s.read.QueryContext(ctx, selectContacts+" AND address > ? ORDER BY address LIMIT ?",
+		list.Namespace, list.Name, after, limit)
+	if err != nil {
+		return nil, "", fmt.Errorf("list contacts: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // rows.Err has what matters
+	var (
+		page []contact.Contact
+		last string
+	)
+	for rows.Next() {
+		found, address, err := scanContact(rows)
+		if err != nil {
+			return nil, "", fmt.Errorf("list contacts: %w", err)
+		}
+		page, last = append(page, found), address
+	}
+	if err := rows.Err(); err != nil {
+		return nil, "", fmt.Errorf("list contacts: %w", err)
+	}
+	if len(page) < limit {
+		last = ""
+	}
+	return page, last, nil
 }

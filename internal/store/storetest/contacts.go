@@ -137,3 +137,32 @@ func testCancelled(t *testing.T, s store.Store) {
 	g.Expect(err).To(MatchError(context.Canceled))
 	g.Expect(mustRead(t, s, store.Query{})).To(BeEmpty())
 }
+
+func testReadBack(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	_, err := s.FindContact(t.Context(), list, address(1))
+	g.Expect(err).To(MatchError(store.ErrNotFound))
+	var stored []contact.Contact
+	for n := range 7 {
+		stored = append(stored, mustChange(t, s, save(address(n), "Max")).Contact)
+	}
+	other := save(address(1), "Max")
+	other.List.Name = "another"
+	mustChange(t, s, other)
+	g.Expect(s.FindContact(t.Context(), list, address(3))).To(Equal(stored[3]))
+
+	var read []contact.Contact
+	after := ""
+	for pages := 1; ; pages++ {
+		page, next, err := s.ListContacts(t.Context(), list, after, 3)
+		g.Expect(err).NotTo(HaveOccurred())
+		read = append(read, page...)
+		if next == "" {
+			g.Expect(pages).To(Equal(3))
+			break
+		}
+		after = next
+	}
+	g.Expect(read).To(Equal(stored), "in the order of addresses, of this list alone")
+	g.Expect(s.ListContacts(t.Context(), list, "", 100)).To(HaveLen(7))
+}
