@@ -101,6 +101,14 @@ func listGone(scope v1alpha1.ApiKeyScope) *problem {
 	}
 }
 
+func overRate(perSecond, retryAfter int) *problem {
+	return &problem{
+		status: http.StatusTooManyRequests, code: "RateLimited",
+		message: fmt.Sprintf("the api key is over its rate of %d requests a second", perSecond),
+		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
+	}
+}
+
 func methodNotAllowed(allowed string) *problem {
 	return &problem{
 		status: http.StatusMethodNotAllowed, code: "MethodNotAllowed",

@@ -26,6 +26,8 @@ var errLookUp = errors.New("look up the api key")
 type keyring struct {
 	objects client.Reader
 	now     func() time.Time
+	uses    keyUses
+	limits  rateLimits
 }
 
 // grant is what a presented key allows.
@@ -41,8 +43,9 @@ var decoy = v1alpha1.ApiKey{Status: v1alpha1.ApiKeyStatus{
 }}
 
 // grant returns what the presented key allows, if that covers the scope.
-// Unknown, expired and suspended keys are one and the same error.
-func (k keyring) grant(ctx context.Context, presented string, scope v1alpha1.ApiKeyScope) (grant, error) {
+// Unknown, expired and suspended keys are one and the same error. A key that
+// works is counted as used, and against its rate, whatever becomes of the call.
+func (k *keyring) grant(ctx context.Context, presented string, scope v1alpha1.ApiKeyScope) (grant, error) {
 	digest := apikey.Digest(presented)
 	var found v1alpha1.ApiKeyList
 	// The objects are the cache's own and only read here: a copy of what was
@@ -58,6 +61,11 @@ func (k keyring) grant(ctx context.Context, presented string, scope v1alpha1.Api
 	if key == nil {
 		return grant{}, errUnknownKey
 	}
+	now := k.now()
+	k.uses.note(key, now)
+	if err := k.limits.take(key, now); err != nil {
+		return grant{}, err
+	}
 	if !slices.Contains(key.Spec.Scopes, scope) {
 		return grant{}, noScope(scope)
 	}
@@ -67,7 +75,7 @@ func (k keyring) grant(ctx context.Context, presented string, scope v1alpha1.Api
 
 // pick returns the key that works, or nil. Of several with the same digest the
 // oldest counts: a copy made later can't turn a form's contacts to another list.
-func (k keyring) pick(keys []v1alpha1.ApiKey, digest string) *v1alpha1.ApiKey {
+func (k *keyring) pick(keys []v1alpha1.ApiKey, digest string) *v1alpha1.ApiKey {
 	now := k.now()
 	var picked *v1alpha1.ApiKey
 	for i := range keys {
@@ -111,7 +119,7 @@ func isBefore(now time.Time, end *metav1.Time) bool {
 }
 
 // list returns the list that a key writes to.
-func (k keyring) list(ctx context.Context, key *v1alpha1.ApiKey, scope v1alpha1.ApiKeyScope) (*v1alpha1.ContactList, error) {
+func (k *keyring) list(ctx context.Context, key *v1alpha1.ApiKey, scope v1alpha1.ApiKeyScope) (*v1alpha1.ContactList, error) {
 	list := &v1alpha1.ContactList{}
 	name := client.ObjectKey{Namespace: key.Namespace, Name: key.Spec.ListRef.Name}
 	err := k.objects.Get(ctx, name, list, client.UnsafeDisableDeepCopy)

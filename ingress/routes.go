@@ -24,7 +24,7 @@ func isOurs(path string) bool {
 type server struct {
 	options  Options
 	metrics  *Metrics
-	keys     keyring
+	keys     *keyring
 	now      func() time.Time
 	stopping atomic.Bool
 }
@@ -37,8 +37,12 @@ func newServer(options Options, metrics *Metrics) *server {
 	return &server{
 		options: options,
 		metrics: metrics,
-		keys:    keyring{objects: options.Objects, now: now},
-		now:     now,
+		keys: &keyring{
+			objects: options.Objects,
+			now:     now,
+			uses:    keyUses{store: options.KeyUses, objects: options.Objects},
+		},
+		now: now,
 	}
 }
 

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,8 @@ import (
 	"postbus.dev/postbus/internal/store"
 )
 
-// Options is what ingress runs with. Objects, Contacts, Registerer and one of
-// Listener and Address are needed.
+// Options is what ingress runs with. Objects, Contacts, KeyUses, Registerer and
+// one of Listener and Address are needed.
 type Options struct {
 	// Listener is where calls come in; Run closes it. Without one Run listens
 	// on Address.
@@ -31,6 +32,11 @@ type Options struct {
 	Objects client.Reader
 	// Contacts is where contacts are kept.
 	Contacts store.Contacts
+	// KeyUses is where it is kept when keys were last used.
+	KeyUses KeyUseNoter
+	// KeyUseInterval is how often that is written; 0 means 10 seconds. It is
+	// written at the end too.
+	KeyUseInterval time.Duration
 	// Registerer takes ingress's metrics.
 	Registerer prometheus.Registerer
 	// Ready returns nil once caches and store are up, before that an error that
@@ -44,7 +50,10 @@ type Options struct {
 	Now func() time.Time
 }
 
-const defaultShutdownTimeout = 20 * time.Second
+const (
+	defaultShutdownTimeout = 20 * time.Second
+	defaultKeyUseInterval  = 10 * time.Second
+)
 
 // The limits of a connection. A call is a few kilobytes and takes
 // milliseconds: these bound what a slow or hostile caller can hold.
@@ -72,6 +81,7 @@ func Run(ctx context.Context, options Options) error {
 		}
 	}
 	handler := newServer(options, metrics)
+	defer handler.keys.startUpkeep(ctx, cmp.Or(options.KeyUseInterval, defaultKeyUseInterval))()
 	// Requests outlive ctx by up to the shutdown timeout.
 	requests := context.WithoutCancel(ctx)
 	server := &http.Server{
