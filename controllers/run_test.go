@@ -76,6 +76,7 @@ func start(t *testing.T, s Store, lease Lease) *running {
 		Lease:  lease,
 		Intervals: Intervals{
 			Changes: 50 * time.Millisecond, Counters: 100 * time.Millisecond, Contacts: 100 * time.Millisecond,
+			KeyUses: 100 * time.Millisecond,
 		},
 	}
 	go func() { ended <- Run(ctx, options) }()
@@ -161,6 +162,46 @@ func TestApiKeyHealsByItself(t *testing.T) {
 		return apierrors.IsNotFound(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key))
 	}, soon).Should(BeTrue())
 	g.Expect(apierrors.IsNotFound(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(secret), secret))).To(BeTrue())
+}
+
+func TestApiKeyRotatesByItself(t *testing.T) {
+	g := NewWithT(t)
+	namespace := plane.Namespace(t)
+	s := openStore(t)
+	start(t, s, Lease{Namespace: namespace})
+	key := testkit.ApiKey(namespace, "form", "newsletter")
+	key.Spec.Rotation.Overlap = &metav1.Duration{Duration: 3 * time.Second}
+	g.Expect(plane.Client.Create(t.Context(), testkit.List(namespace, "newsletter"))).To(Succeed())
+	g.Expect(plane.Client.Create(t.Context(), key)).To(Succeed())
+	ready := conditionOf(t, key, v1alpha1.ConditionReady)
+	g.Eventually(ready, soon).Should(Equal("True Issued"))
+	first := key.Status.Keys[0].SHA256
+
+	annotate(t, key, "1")
+	g.Eventually(ready, soon).Should(Equal("True Rotating"))
+	g.Expect(key.Status.Keys).To(HaveLen(2))
+	second := key.Status.Keys[0].SHA256
+	g.Expect(key.Status.Keys[1].SHA256).To(Equal(first))
+	g.Eventually(ready, soon).Should(Equal("True Issued"), "the overlap has ended")
+	g.Expect(key.Status.Keys).To(HaveLen(1))
+	g.Expect(key.Status.Keys[0].SHA256).To(Equal(second))
+
+	used := time.Now()
+	g.Expect(s.NoteKeyUse(t.Context(), map[store.KeyName]time.Time{keyName(key): used})).To(Succeed())
+	g.Eventually(func() int64 {
+		ready()
+		if key.Status.LastUsedTime == nil {
+			return 0
+		}
+		return key.Status.LastUsedTime.Unix()
+	}, soon).Should(Equal(used.Unix()))
+}
+
+func annotate(t *testing.T, key *v1alpha1.ApiKey, request string) {
+	t.Helper()
+	before := key.DeepCopy()
+	metav1.SetMetaDataAnnotation(&key.ObjectMeta, v1alpha1.RotateAnnotation, request)
+	NewWithT(t).Expect(plane.Client.Patch(t.Context(), key, client.MergeFrom(before))).To(Succeed())
 }
 
 func TestStateAndCountsReachStatus(t *testing.T) {
@@ -281,6 +322,9 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	invalid := testkit.Subscription(namespace, "port", "https://crm.example.com:0/"+pathToken)
 	expected[invalid] = "False CallbackInvalid"
+	expiring := testkit.ApiKey(namespace, "expiring", "newsletter")
+	expiring.Spec.ExpiresAt = &metav1.Time{Time: time.Now().Add(10 * time.Second)}
+	expected[expiring] = "False Expired"
 	for object := range expected {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
 	}
@@ -290,18 +334,34 @@ func TestNothingLeaks(t *testing.T) {
 		g.Eventually(func() []string { return eventReasons(t, namespace, object.GetName()) }, soon).ShouldNot(BeEmpty())
 		g.Expect(json.NewEncoder(&shown).Encode(statusJSON(object))).To(Succeed())
 	}
+	g.Expect(eventReasons(t, namespace, "expiring")).To(ContainElement("Expiring"))
+	older := keyIn(t, namespace, "generated")
+	rotating := testkit.ApiKey(namespace, "generated", "newsletter")
+	g.Expect(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(rotating), rotating)).To(Succeed())
+	annotate(t, rotating, "1")
+	g.Eventually(conditionOf(t, rotating, v1alpha1.ConditionReady), soon).Should(Equal("True Rotating"))
+	g.Eventually(func() []string { return eventReasons(t, namespace, "generated") }, soon).Should(ContainElement("Rotating"))
+	g.Expect(json.NewEncoder(&shown).Encode(rotating.Status)).To(Succeed())
 	events := &eventsv1.EventList{}
 	g.Expect(plane.Client.List(t.Context(), events, client.InNamespace(namespace))).To(Succeed())
 	g.Expect(json.NewEncoder(&shown).Encode(events)).To(Succeed())
 	g.Expect(controller.stop()).To(Succeed())
 	shown.WriteString(controller.logs.String())
 
-	generated := &corev1.Secret{}
-	g.Expect(plane.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "generated"}, generated)).To(Succeed())
-	for _, secret := range []string{goodKey, weakKey, goodSecret, badSecret, pathToken, string(generated.Data[apikey.SecretKey])} {
+	newer := keyIn(t, namespace, "generated")
+	g.Expect(newer).NotTo(Equal(older))
+	for _, secret := range []string{goodKey, weakKey, goodSecret, badSecret, pathToken, older, newer, keyIn(t, namespace, "expiring")} {
 		g.Expect(shown.String()).NotTo(ContainSubstring(secret))
 	}
 	g.Expect(shown.String()).To(ContainSubstring("KeyTooWeak"), "the search looks at the right text")
+}
+
+// keyIn reads the key in a Secret.
+func keyIn(t *testing.T, namespace, name string) string {
+	t.Helper()
+	secret := &corev1.Secret{}
+	NewWithT(t).Expect(plane.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, secret)).To(Succeed())
+	return string(secret.Data[apikey.SecretKey])
 }
 
 func statusJSON(object client.Object) any {

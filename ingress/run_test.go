@@ -16,6 +16,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/ingress"
 )
 
@@ -246,12 +247,20 @@ func TestKeyLeaksNowhere(t *testing.T) {
 		got := f.send(t, mistake)
 		fmt.Fprintln(&shown, got.status, got.body, got.header)
 	}
+	slow := f.issue(t, "slow", func(key *v1alpha1.ApiKey) { key.Spec.RateLimit.RequestsPerSecond = 1 })
+	for range 2 {
+		got := f.send(t, request{query: "email=max@example.com&key=" + slow})
+		fmt.Fprintln(&shown, got.status, got.body, got.header)
+	}
+	g.Expect(shown.String()).To(ContainSubstring("RateLimited"))
 	f.closeStore(t)
 	got := f.send(t, request{query: good})
 	fmt.Fprintln(&shown, got.body, got.header, f.metrics(t))
 	f.stop()
 	g.Eventually(f.stopped).Should(Receive())
-	g.Expect(shown.String()).NotTo(ContainSubstring(f.key))
-	g.Expect(f.logs.String()).NotTo(ContainSubstring(f.key))
+	for _, key := range []string{f.key, slow} {
+		g.Expect(shown.String()).NotTo(ContainSubstring(key))
+		g.Expect(f.logs.String()).NotTo(ContainSubstring(key))
+	}
 	g.Expect(f.logs.String()).To(ContainSubstring("answered a request"))
 }
