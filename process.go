@@ -134,6 +134,7 @@ func (p *process) runIngress(ctx context.Context) error {
 		AllowPlainHTTP: p.settings.allowPlainHTTP,
 		Objects:        p.objects,
 		Contacts:       p.store,
+		Reader:         p.store,
 		KeyUses:        p.store,
 		Registerer:     p.metrics,
 		Ready:          p.ready,

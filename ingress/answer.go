@@ -44,6 +44,18 @@ var (
 		status: http.StatusUnauthorized, code: "KeyUnknown",
 		message: "no such api key", parameter: keyParameter,
 	}
+	errNoBearer = &problem{
+		status: http.StatusUnauthorized, code: "KeyMissing",
+		message: "the api key must come as Authorization: Bearer", header: map[string]string{"WWW-Authenticate": "Bearer"},
+	}
+	errOtherList = &problem{
+		status: http.StatusForbidden, code: "OtherList",
+		message: "the api key belongs to another list",
+	}
+	errNoContact = &problem{
+		status: http.StatusNotFound, code: "ContactMissing",
+		message: "no such contact", parameter: emailParameter,
+	}
 	errPlainHTTP = &problem{
 		status: http.StatusForbidden, code: "HTTPSRequired",
 		message: "only HTTPS is allowed",

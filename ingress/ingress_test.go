@@ -99,7 +99,7 @@ func start(t *testing.T, change ...func(*ingress.Options)) *fixture {
 	g.Expect(err).NotTo(HaveOccurred())
 	f.address = listener.Addr().String()
 	options := ingress.Options{
-		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, KeyUses: f.store,
+		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, KeyUses: f.store,
 		Registerer: f.registry, Now: func() time.Time { return now },
 	}
 	for _, apply := range change {

@@ -24,15 +24,10 @@ func (w connectionWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// logAccess writes one line for a request. A path that is not ours isn't
-// shown: a caller who builds URLs wrongly puts the key there.
+// logAccess writes one line for a request.
 func logAccess(r *http.Request, status int, duration time.Duration) {
-	path := r.URL.Path
-	if !isOurs(path) {
-		path = "(unknown)"
-	}
 	logr.FromContextOrDiscard(r.Context()).V(1).Info("answered a request",
-		"method", r.Method, "path", path, "status", status, "duration", duration)
+		"method", r.Method, "path", route(r), "status", status, "duration", duration)
 }
 
 // logPanic writes where a handler panicked. The value is shown only when it is

@@ -66,7 +66,7 @@ type call struct {
 
 // operate answers a call of an operation.
 func (s *server) operate(r *http.Request, o operation) (any, error) {
-	if err := s.checkCaller(r); err != nil {
+	if err := s.checkCaller(r, http.MethodPost); err != nil {
 		return nil, err
 	}
 	call, err := s.admit(r, o.scope)

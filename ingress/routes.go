@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -15,9 +16,16 @@ const (
 	readyPath  = "/readyz"
 )
 
-func isOurs(path string) bool {
-	_, isOperation := operations[path]
-	return isOperation || path == healthPath || path == readyPath
+// route returns what a request's path may be called in logs: it names neither
+// a contact, nor what a caller made up who puts the key where it does not belong.
+func route(r *http.Request) string {
+	if _, isOperation := operations[r.URL.Path]; isOperation || r.URL.Path == healthPath || r.URL.Path == readyPath {
+		return r.URL.Path
+	}
+	if wanted, ours := parseReading(r.URL.EscapedPath()); ours {
+		return wanted.template()
+	}
+	return "(unknown)"
 }
 
 // server answers requests.
@@ -75,14 +83,25 @@ func (r *statusRecorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
+// Unwrap lets http.ResponseController reach the connection.
+func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
 // answerCall answers whatever is not a health check.
 func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 	defer func() {
-		if value := recover(); value != nil {
+		value := recover()
+		if value == http.ErrAbortHandler { //nolint:errorlint // net/http means this very value
+			panic(value)
+		}
+		if value != nil {
 			logPanic(r.Context(), value)
 			writeProblem(w, errInternal)
 		}
 	}()
+	if strings.HasPrefix(r.URL.Path, readPrefix) {
+		s.answerRead(w, r)
+		return
+	}
 	operation, ours := operations[r.URL.Path]
 	if !ours {
 		writeProblem(w, errNoRoute)
@@ -99,14 +118,14 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkCaller checks what is known before anything of the request is read.
-func (s *server) checkCaller(r *http.Request) error {
+func (s *server) checkCaller(r *http.Request, method string) error {
 	switch {
 	case r.TLS == nil && !s.options.AllowPlainHTTP:
 		return errPlainHTTP
 	case len(r.Header.Values("Origin")) > 0: // browsers send it with every POST
 		return errBrowser
-	case r.Method != http.MethodPost:
-		return methodNotAllowed(http.MethodPost)
+	case r.Method != method:
+		return methodNotAllowed(method)
 	}
 	return nil
 }

@@ -32,6 +32,8 @@ type Options struct {
 	Objects client.Reader
 	// Contacts is where contacts are kept.
 	Contacts store.Contacts
+	// Reader is where contacts are read back from.
+	Reader store.ContactReader
 	// KeyUses is where it is kept when keys were last used.
 	KeyUses KeyUseNoter
 	// KeyUseInterval is how often that is written; 0 means 10 seconds. It is
