@@ -63,6 +63,11 @@ type Contacts interface {
 	// ErrExternalIDTaken, ErrOnceReused, ErrUnavailable (all wrapped) and the
 	// context's.
 	Change(ctx context.Context, change Change) (contact.Decision, error)
+	// ChangeAll makes changes one after the other, in one commit, and returns
+	// once that is durable: a result for each, in order. A change that is
+	// refused (ErrExternalIDTaken, ErrOnceReused) does not touch the others. The
+	// error says that nothing was changed at all.
+	ChangeAll(ctx context.Context, changes []Change) ([]ChangeResult, error)
 	// Count counts the contacts of a list.
 	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
 	// ScrubForgotten makes a tombstone, without personal data, of each event
@@ -94,6 +99,13 @@ type Change struct {
 	Apply func(current *contact.Contact) contact.Decision
 	// Once, when not nil, makes a repeat of the change do nothing.
 	Once *Once
+}
+
+// ChangeResult is what became of one change of several.
+type ChangeResult struct {
+	Decision contact.Decision
+	// Err is the refusal, nil when there was none.
+	Err error
 }
 
 // Once names a change, so that a repeat of it is recognised. The first change

@@ -42,6 +42,26 @@ func (s *Store) Change(ctx context.Context, change store.Change) (contact.Decisi
 	return decision, nil
 }
 
+// ChangeAll implements store.Contacts.
+func (s *Store) ChangeAll(ctx context.Context, changes []store.Change) ([]store.ChangeResult, error) {
+	results := make([]store.ChangeResult, len(changes))
+	err := s.writer.do(ctx, func(tx *transaction) error {
+		for i := range changes {
+			decision, err := tx.change(changes[i])
+			var refused refusal
+			if err != nil && !errors.As(err, &refused) {
+				return err
+			}
+			results[i] = store.ChangeResult{Decision: decision, Err: err}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("change contacts: %w", err)
+	}
+	return results, nil
+}
+
 func (tx *transaction) change(change store.Change) (contact.Decision, error) {
 	if change.Once != nil {
 		if first, err := tx.recall(change.Once); first != nil || err != nil {

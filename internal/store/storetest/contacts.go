@@ -166,3 +166,28 @@ func testReadBack(t *testing.T, s store.Store) {
 	g.Expect(read).To(Equal(stored), "in the order of addresses, of this list alone")
 	g.Expect(s.ListContacts(t.Context(), list, "", 100)).To(HaveLen(7))
 }
+
+func testChangeAll(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	withID := func(address, id string) store.Change {
+		return saveAs(address, func(c *contact.Contact) { c.ExternalID = id })
+	}
+	results, err := s.ChangeAll(t.Context(), []store.Change{
+		withID(address(1), "42"), withID(address(2), "42"), save(address(1), "Moritz"), remove(address(1)), withID(address(3), "42"),
+	})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(results).To(HaveLen(5))
+	g.Expect(results[0].Decision.Created).To(BeTrue())
+	g.Expect(results[1].Err).To(MatchError(store.ErrExternalIDTaken))
+	g.Expect(results[2].Decision.Contact.ID).To(Equal(results[0].Decision.Contact.ID), "each sees what the one before did")
+	g.Expect(results[3].Decision.Removed).To(BeTrue())
+	g.Expect(results[4].Err).NotTo(HaveOccurred(), "the id is free again")
+	events := mustRead(t, s, store.Query{})
+	g.Expect(events).To(HaveLen(4))
+	g.Expect(s.ChangeAll(t.Context(), nil)).To(BeEmpty())
+
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.ChangeAll(gone, []store.Change{save(address(9), "Max")})
+	g.Expect(err).To(MatchError(context.Canceled))
+}

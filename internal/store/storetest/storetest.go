@@ -31,6 +31,7 @@ func Run(t *testing.T, engine Engine) {
 		"contacts are read back":                         testReadBack,
 		"contacts are counted":                           testCount,
 		"callers of one contact take turns":              testOneContact,
+		"changes can share a commit":                     testChangeAll,
 		"a caller that has gone changes nothing":         testCancelled,
 		"a contact can be removed":                       testRemove,
 		"a person can be forgotten":                      testForget,
