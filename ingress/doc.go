@@ -3,8 +3,8 @@
 // It serves POST /webhooks/contacts/email, which third-party forms and shops
 // call with an API key. A call is answered once what it changed is durable:
 //
-//	request ─▶ transport ─▶ method ─▶ content type, size ─▶ key ─▶ syntax ─▶ fields ─▶ store ─▶ 200
-//	              403          405         415, 413       401, 403   400       400    409, 503
+//	request ─▶ transport ─▶ method ─▶ content type, size ─▶ key, rate ──▶ syntax ─▶ fields ─▶ store ─▶ 200
+//	              403          405         415, 413       401, 403, 429   400       400    409, 503
 //
 // The order is fixed, so whoever has no key learns nothing about a list. Keys
 // and lists are read from an informer cache; ingress has no other right on the
