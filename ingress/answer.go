@@ -76,6 +76,10 @@ var (
 		status: http.StatusUnsupportedMediaType, code: "UnsupportedMediaType",
 		message: "the content type must be application/json or application/x-www-form-urlencoded, in UTF-8 and not compressed",
 	}
+	errImportType = &problem{
+		status: http.StatusUnsupportedMediaType, code: "UnsupportedMediaType",
+		message: "the content type must be application/x-ndjson or text/csv, in UTF-8 and not compressed",
+	}
 	errExternalID = &problem{
 		status: http.StatusConflict, code: "ExternalIDTaken",
 		message: "illegal parameter value: external_id belongs to another contact of the list", parameter: "external_id",
@@ -192,7 +196,11 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	for name, value := range p.header {
 		w.Header().Set(name, value)
 	}
-	writeJSON(w, p.status, refused{Error: refusedError{Message: p.message, Code: p.code, Parameter: p.parameter}})
+	writeJSON(w, p.status, refused{Error: *refusedOf(p)})
+}
+
+func refusedOf(p *problem) *refusedError {
+	return &refusedError{Message: p.message, Code: p.code, Parameter: p.parameter}
 }
 
 // writeJSON writes an answer. A write error means that the caller is gone, and

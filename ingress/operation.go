@@ -28,9 +28,12 @@ type operation struct {
 // apply decides what a call does to the stored contact, nil when there is none.
 type apply func(current *contact.Contact) contact.Decision
 
-// operations are what ingress does, by path. The first is Maileon's.
+// contactPath is Maileon's.
+const contactPath = "/webhooks/contacts/email"
+
+// operations are what a call can do to one contact, by path.
 var operations = map[string]operation{
-	"/webhooks/contacts/email": {
+	contactPath: {
 		scope: v1alpha1.ScopeContactsWrite,
 		parameters: []string{
 			externalIDParameter, permissionParameter, syncModeParameter, sourceParameter,
@@ -74,10 +77,15 @@ func (s *server) operate(r *http.Request, o operation) (any, error) {
 		return nil, err
 	}
 	s.metrics.unknown.Add(float64(o.countUnknown(call.given)))
-	change, err := call.change(r, o)
+	once, err := call.once(r)
 	if err != nil {
 		return nil, err
 	}
+	change, err := call.change(o)
+	if err != nil {
+		return nil, err
+	}
+	change.Once = once
 	decision, err := s.options.Contacts.Change(r.Context(), change)
 	if err != nil {
 		return nil, err
@@ -105,11 +113,7 @@ func (s *server) admit(r *http.Request, scope v1alpha1.ApiKeyScope) (call, error
 }
 
 // change checks the parameters and says what to do to which contact.
-func (c call) change(r *http.Request, o operation) (store.Change, error) {
-	once, err := c.once(r)
-	if err != nil {
-		return store.Change{}, err
-	}
+func (c call) change(o operation) (change store.Change, err error) {
 	if c.address, err = contact.ParseAddress(c.given[emailParameter]); err != nil {
 		return store.Change{}, err
 	}
@@ -120,7 +124,7 @@ func (c call) change(r *http.Request, o operation) (store.Change, error) {
 	list := c.grant.list
 	return store.Change{
 		List:    contact.ListKey{Namespace: list.Namespace, Name: list.Name},
-		Address: c.address.Key, Apply: decide, Once: once,
+		Address: c.address.Key, Apply: decide,
 	}, nil
 }
 

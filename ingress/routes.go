@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ const (
 // route returns what a request's path may be called in logs: it names neither
 // a contact, nor what a caller made up who puts the key where it does not belong.
 func route(r *http.Request) string {
-	if _, isOperation := operations[r.URL.Path]; isOperation || r.URL.Path == healthPath || r.URL.Path == readyPath {
+	_, isOperation := operations[r.URL.Path]
+	if isOperation || slices.Contains([]string{importPath, healthPath, readyPath}, r.URL.Path) {
 		return r.URL.Path
 	}
 	if wanted, ours := parseReading(r.URL.EscapedPath()); ours {
@@ -98,8 +100,12 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, errInternal)
 		}
 	}()
-	if strings.HasPrefix(r.URL.Path, readPrefix) {
+	switch {
+	case strings.HasPrefix(r.URL.Path, readPrefix):
 		s.answerRead(w, r)
+		return
+	case r.URL.Path == importPath:
+		s.answerImport(w, r)
 		return
 	}
 	operation, ours := operations[r.URL.Path]

@@ -143,10 +143,9 @@ type savedOptIn struct {
 }
 
 func savedAnswer(list string, decision *contact.Decision) any {
-	return saved{
-		Contact: savedContact{
-			ID: strconv.FormatInt(decision.Contact.ID, 10), List: list, Created: decision.Created,
-		},
-		DOI: savedOptIn{Started: decision.OptInStarted},
-	}
+	return saved{Contact: savedContactOf(list, decision), DOI: savedOptIn{Started: decision.OptInStarted}}
+}
+
+func savedContactOf(list string, decision *contact.Decision) savedContact {
+	return savedContact{ID: strconv.FormatInt(decision.Contact.ID, 10), List: list, Created: decision.Created}
 }

@@ -1,0 +1,263 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const importPath = "/webhooks/contacts/import"
+
+const (
+	// importBatch is how many lines share a commit, and are in memory at once.
+	importBatch = 256
+	// importBatchTimeout is how long a batch may take to arrive, and its results
+	// to be taken.
+	importBatchTimeout = 30 * time.Second
+	// lingerTimeout and lingerSize bound how long, and how many bytes, are read
+	// from a caller whose import has ended early.
+	lingerTimeout = 5 * time.Second
+	lingerSize    = 16 << 20
+)
+
+// The parameters of an import's URL beside the key and those that are the
+// defaults of every line.
+const (
+	eventsParameter = "events"
+	skipParameter   = "skip"
+)
+
+// importer imports one file. It holds one batch of it.
+type importer struct {
+	server  *server
+	grant   grant
+	control *http.ResponseController
+	results *json.Encoder
+	// defaults are the parameters that a line does not have itself.
+	defaults map[string]string
+	// events tells that the import raises events.
+	events bool
+	// line is the number of the last line that was read, skip how many not to
+	// look at again.
+	line, skip int64
+	failed     int64
+}
+
+// lineResult is a line of an import's answer: what became of one line.
+type lineResult struct {
+	Line    int64         `json:"line"`
+	Contact *savedContact `json:"contact,omitempty"`
+	Error   *refusedError `json:"error,omitempty"`
+}
+
+// importResult is the last line of an import's answer. An answer without it was
+// cut off.
+type importResult struct {
+	Complete bool          `json:"complete"`
+	Lines    int64         `json:"lines"`
+	Failed   int64         `json:"failed"`
+	Error    *refusedError `json:"error,omitempty"`
+}
+
+// answerImport answers an import: it begins to answer before it has read the
+// whole request.
+func (s *server) answerImport(w http.ResponseWriter, r *http.Request) {
+	i, lines, err := s.admitImport(w, r)
+	if err != nil {
+		writeProblem(w, problemOf(r.Context(), err))
+		return
+	}
+	_ = i.control.EnableFullDuplex() // HTTP/2 always has it
+	w.Header().Set("Content-Type", typeNDJSON)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	err = i.run(r.Context(), lines)
+	result := importResult{Complete: err == nil, Lines: i.line, Failed: i.failed}
+	if err != nil {
+		result.Error = refusedOf(problemOf(r.Context(), err))
+	}
+	_ = i.results.Encode(result) // whoever has gone asks again
+	if err != nil {
+		i.linger(r.Body)
+	}
+}
+
+// linger reads on for a while from a caller who has been told that the import
+// has ended: a connection that is closed on somebody who still sends loses what
+// they have not read yet.
+func (i *importer) linger(body io.Reader) {
+	_ = i.control.Flush()
+	_ = i.control.SetReadDeadline(time.Now().Add(lingerTimeout))
+	_, _ = io.CopyN(io.Discard, body, lingerSize)
+}
+
+// admitImport checks the caller, its key, and what the URL says.
+func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer, lineReader, error) {
+	if err := s.checkCaller(r, http.MethodPost); err != nil {
+		return nil, nil, err
+	}
+	newReader := lineReaderOf(r.Header)
+	if newReader == nil {
+		return nil, nil, errImportType
+	}
+	given := parsePairs(r.URL.RawQuery)
+	presented, err := importKey(given, r.Header)
+	if err != nil {
+		return nil, nil, err
+	}
+	granted, err := s.keys.grant(r.Context(), presented, v1alpha1.ScopeContactsImport)
+	if err != nil {
+		return nil, nil, err
+	}
+	if given.wrong != nil {
+		return nil, nil, given.wrong
+	}
+	i := &importer{server: s, grant: granted, control: http.NewResponseController(w), results: json.NewEncoder(w), defaults: given.values}
+	if err := i.readSettings(); err != nil {
+		return nil, nil, err
+	}
+	return i, newReader(r.Body), nil
+}
+
+// importKey returns the one key of the URL or the Authorization header.
+func importKey(given place, header http.Header) (string, error) {
+	key := strings.TrimSpace(given.values[keyParameter])
+	token, hasToken := bearer(header)
+	if given.keyRefused || (key == "") == !hasToken {
+		return "", errNoKey
+	}
+	return key + token, nil
+}
+
+// readSettings takes what is about the import as a whole out of the defaults.
+func (i *importer) readSettings() (err error) {
+	settings := call{given: i.defaults}
+	if i.events, err = settings.flag(eventsParameter); err != nil {
+		return err
+	}
+	if text, given := i.defaults[skipParameter]; given {
+		if i.skip, err = strconv.ParseInt(text, 10, 64); err != nil || i.skip < 0 {
+			return illegalValue(skipParameter, "must be a number of lines")
+		}
+	}
+	for _, name := range []string{keyParameter, eventsParameter, skipParameter} {
+		delete(i.defaults, name)
+	}
+	return nil
+}
+
+// run imports batch by batch. The error says why it ended before the file did;
+// all results that were sent before are durable.
+func (i *importer) run(ctx context.Context, lines lineReader) error {
+	for {
+		deadline := time.Now().Add(importBatchTimeout)
+		_ = i.control.SetReadDeadline(deadline) // where it is not known, the server's stands
+		_ = i.control.SetWriteDeadline(deadline.Add(importBatchTimeout))
+		batch, readErr := i.readBatch(lines)
+		if err := i.store(ctx, batch); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(readErr, io.EOF):
+			return nil
+		case readErr != nil:
+			return readErr
+		}
+		if err := i.control.Flush(); err != nil {
+			return fmt.Errorf("send results: %w", err)
+		}
+	}
+}
+
+// line is one line of a file, as far as it is known.
+type line struct {
+	number int64
+	change store.Change
+	err    error
+}
+
+// readBatch reads up to importBatch lines that are not skipped. What was read
+// before an error is returned with it.
+func (i *importer) readBatch(lines lineReader) (batch []line, err error) {
+	for len(batch) < importBatch {
+		given, err := lines.next()
+		if err != nil {
+			return batch, err
+		}
+		i.line++
+		if i.line <= i.skip {
+			continue
+		}
+		l := line{number: i.line}
+		l.change, l.err = i.changeOf(given)
+		batch = append(batch, l)
+	}
+	return batch, nil
+}
+
+// changeOf checks one line as a call of its own.
+func (i *importer) changeOf(given place) (store.Change, error) {
+	in := input{url: place{values: maps.Clone(i.defaults)}, body: given, json: true}
+	merged, err := in.merge(i.grant.list.Spec.CustomFields)
+	if err != nil {
+		return store.Change{}, err
+	}
+	c := call{grant: i.grant, given: merged, at: i.server.now().UTC()}
+	change, err := c.change(operations[contactPath])
+	if err != nil || i.events {
+		return change, err
+	}
+	decide := change.Apply
+	change.Apply = func(current *contact.Contact) contact.Decision {
+		decision := decide(current)
+		decision.Events = nil
+		return decision
+	}
+	return change, nil
+}
+
+// store makes the changes of a batch and sends a result for each line.
+func (i *importer) store(ctx context.Context, batch []line) error {
+	var changes []store.Change
+	for _, l := range batch {
+		if l.err == nil {
+			changes = append(changes, l.change)
+		}
+	}
+	results, err := i.server.options.Contacts.ChangeAll(ctx, changes)
+	if err != nil {
+		i.line -= int64(len(batch)) // they were not imported
+		return err
+	}
+	for _, l := range batch {
+		result := store.ChangeResult{Err: l.err}
+		if l.err == nil {
+			result, results = results[0], results[1:]
+		}
+		if err := i.results.Encode(i.resultOf(ctx, l.number, result)); err != nil {
+			return fmt.Errorf("send results: %w", err)
+		}
+	}
+	return nil
+}
+
+func (i *importer) resultOf(ctx context.Context, number int64, result store.ChangeResult) lineResult {
+	if result.Err != nil {
+		i.failed++
+		return lineResult{Line: number, Error: refusedOf(problemOf(ctx, result.Err))}
+	}
+	i.server.metrics.countContact(&result.Decision)
+	saved := savedContactOf(i.grant.list.Name, &result.Decision)
+	return lineResult{Line: number, Contact: &saved}
+}
