@@ -215,6 +215,24 @@ func TestSecondRotationEndsTheOverlapOfTheFirst(t *testing.T) {
 	b.Expect(key.Status.LastHandledRotation).To(Equal("2"))
 }
 
+func TestOverlapEndsWhileTheListIsGone(t *testing.T) {
+	b := newBench(t)
+	key := b.newKey()
+	b.pass(key)
+	b.ask(key, "1")
+	b.pass(key)
+	b.delete(testkit.List(b.namespace, "newsletter"))
+	result := b.pass(key)
+	b.expect(key, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonListNotFound)
+	b.Expect(key.Status.Keys).To(HaveLen(2))
+	b.Expect(result.RequeueAfter).To(Equal(24 * time.Hour))
+
+	b.now = b.now.Add(24 * time.Hour)
+	result = b.pass(key)
+	b.expectKeys(key, b.value("form", "key"))
+	b.Expect(result.RequeueAfter).To(BeZero())
+}
+
 func TestExpiryThatComesNearerEndsTheOverlapToo(t *testing.T) {
 	b := newBench(t)
 	key := b.newKey()

@@ -15,7 +15,7 @@ import (
 
 // accept owns the condition Accepted and status.keys. The key comes before the
 // list, so that a caller whose list is gone is told that, and not that its key
-// is unknown.
+// is unknown; it ends in its time then too.
 func (a apiKeys) accept(ctx context.Context, key *v1alpha1.ApiKey) error {
 	again, err := a.readKey(ctx, key)
 	if err == nil {
@@ -24,7 +24,10 @@ func (a apiKeys) accept(ctx context.Context, key *v1alpha1.ApiKey) error {
 	}
 	err = record(key, v1alpha1.ConditionAccepted, err,
 		isTrue(v1alpha1.ReasonValid, "The list exists and the Secret holds a key."))
-	if err != nil {
+	switch {
+	case refusalIn(err) != nil:
+		return errors.Join(err, waitForEnd(key, a.now()))
+	case err != nil:
 		return err
 	}
 	return again

@@ -37,34 +37,48 @@ type keyUses struct {
 
 // note remembers that a key was used.
 func (u *keyUses) note(key *v1alpha1.ApiKey, now time.Time) {
-	u.remember(map[store.KeyName]time.Time{{Namespace: key.Namespace, Name: key.Name}: now})
-}
-
-func (u *keyUses) remember(uses map[store.KeyName]time.Time) {
 	u.mutex.Lock()
 	defer u.mutex.Unlock()
+	u.remember(store.KeyName{Namespace: key.Namespace, Name: key.Name}, now)
+}
+
+// remember needs the mutex.
+func (u *keyUses) remember(name store.KeyName, at time.Time) {
 	if u.last == nil {
 		u.last = map[store.KeyName]time.Time{}
 	}
+	if at.After(u.last[name]) {
+		u.last[name] = at
+	}
+}
+
+// take returns what is remembered, and remembers it no longer.
+func (u *keyUses) take() map[store.KeyName]time.Time {
+	u.mutex.Lock()
+	defer u.mutex.Unlock()
+	uses := u.last
+	u.last = nil
+	return uses
+}
+
+// giveBack remembers again what was taken, beside what was noted since.
+func (u *keyUses) giveBack(uses map[store.KeyName]time.Time) {
+	u.mutex.Lock()
+	defer u.mutex.Unlock()
 	for name, at := range uses {
-		if at.After(u.last[name]) {
-			u.last[name] = at
-		}
+		u.remember(name, at)
 	}
 }
 
 // write writes what is remembered to the store, and keeps it when that fails.
 func (u *keyUses) write(ctx context.Context) error {
-	u.mutex.Lock()
-	uses := u.last
-	u.last = nil
-	u.mutex.Unlock()
+	uses := u.take()
 	maps.DeleteFunc(uses, func(name store.KeyName, _ time.Time) bool { return u.isGone(ctx, name) })
 	if len(uses) == 0 {
 		return nil
 	}
 	if err := u.store.NoteKeyUse(ctx, uses); err != nil {
-		u.remember(uses)
+		u.giveBack(uses)
 		return fmt.Errorf("write when keys were used: %w", err)
 	}
 	return nil
