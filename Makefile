@@ -65,6 +65,10 @@ demo: $(needed) build bin/devenv ## The story of a contact, told and checked in 
 test: $(needed) ## All tests, with a real API server and the race detector (ARGS='-run Name' adds arguments)
 	@hack/test.sh $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
+	@hack/fuzz.sh $(FUZZTIME)
+
 .PHONY: verify
 verify: ## Generated files, format, lint, modules, vulnerabilities and docs; the tree must stay as it is
 	@hack/verify.sh
