@@ -48,6 +48,7 @@ type installation struct {
 	kubeconfig       string
 	store            string
 	ingress, metrics string
+	flags            []string // beside the usual ones
 }
 
 func newInstallation(t *testing.T) *installation {
@@ -116,7 +117,7 @@ func (i *installation) arguments(more ...string) []string {
 	return append([]string{
 		"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store,
 		"--ingress-address=" + i.ingress, "--metrics-address=" + i.metrics, "--allow-plain-http",
-	}, more...)
+	}, append(i.flags, more...)...)
 }
 
 // start starts postbus standalone and returns when it is ready.
@@ -178,6 +179,14 @@ func TestCommands(t *testing.T) {
 		"an unknown flag":      {[]string{"dispatcher", "--allow-plain-http"}, "allow-plain-http", false},
 		"an argument too many": {[]string{"controller", "now"}, `unexpected argument "now"`, false},
 		"an unknown log level": {[]string{"controller", "--log-level=loud"}, "must be info or debug", false},
+		"a certificate alone":  {[]string{"ingress", "--tls-cert-file=tls.crt"}, "--tls-cert-file needs --tls-key-file", false},
+		"a key alone":          {[]string{"ingress", "--tls-key-file=tls.key"}, "--tls-key-file needs --tls-cert-file", false},
+		"a proxy's address":    {[]string{"ingress", "--trusted-proxies=10.0.0.1"}, `"10.0.0.1" is no CIDR such as 10.0.0.0/8 or fd00::/8`, false},
+		"a CIDR too many":      {[]string{"ingress", "--trusted-proxies=10.0.0.0/8,"}, `"" is no CIDR`, false},
+		"a CIDR beyond a mask": {[]string{"ingress", "--trusted-proxies=10.1.0.0/8"}, `"10.1.0.0/8" has bits behind its mask, the network is 10.0.0.0/8`, false},
+		"a CIDR in disguise":   {[]string{"ingress", "--trusted-proxies=::ffff:10.0.0.0/104"}, "write it as IPv4", false},
+		"no connections":       {[]string{"standalone", "--max-connections=0"}, "--max-connections is 0, it must be at least 1", false},
+		"no requests":          {[]string{"ingress", "--max-requests=-1"}, "--max-requests is -1, it must be at least 1", false},
 		"no such kubeconfig":   {[]string{"controller", "--kubeconfig=/nowhere/kubeconfig"}, "/nowhere/kubeconfig", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,6 +215,14 @@ func TestStartRefuses(t *testing.T) {
 		},
 		"the port of metrics is taken": {
 			func(t *testing.T, i *installation) { occupy(t, &i.metrics) }, func(i *installation) string { return i.metrics },
+		},
+		"the certificate is not there": {
+			func(_ *testing.T, i *installation) {
+				i.flags = []string{"--tls-cert-file=/nowhere/tls.crt", "--tls-key-file=/nowhere/tls.key"}
+			},
+			func(*installation) string {
+				return "read the certificate /nowhere/tls.crt and its key /nowhere/tls.key: open /nowhere/tls.crt: no such file or directory"
+			},
 		},
 		"the store is in use": {
 			func(t *testing.T, i *installation) {

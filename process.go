@@ -130,8 +130,12 @@ const controllerRestart = 5 * time.Second
 
 func (p *process) runIngress(ctx context.Context) error {
 	return ingress.Run(ctx, ingress.Options{
-		Address:        p.settings.ingressAddress,
-		AllowPlainHTTP: p.settings.allowPlainHTTP,
+		Address:        p.settings.ingress.address,
+		Certificate:    p.settings.ingress.certificate,
+		TrustedProxies: p.settings.ingress.trustedProxies,
+		AllowPlainHTTP: p.settings.ingress.allowPlainHTTP,
+		MaxConnections: p.settings.ingress.maxConnections,
+		MaxRequests:    p.settings.ingress.maxRequests,
 		Objects:        p.objects,
 		Contacts:       p.store,
 		Reader:         p.store,

@@ -30,7 +30,7 @@ type problem struct {
 func (p *problem) Error() string { return p.message }
 
 // retryAfter is how many seconds a caller should wait while the store can't
-// commit: about what a restart of it takes.
+// commit, about what a restart of it takes, or while there are too many calls.
 const retryAfter = 5
 
 // The problems that are always the same. The messages of the first two are
@@ -92,6 +92,15 @@ var (
 		status: http.StatusServiceUnavailable, code: "Unavailable",
 		message: "contacts can't be stored at the moment, nothing was stored",
 		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
+	}
+	errOverloaded = &problem{
+		status: http.StatusServiceUnavailable, code: "Overloaded",
+		message: "too many calls at the moment, nothing was stored",
+		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
+	}
+	errSlow = &problem{
+		status: http.StatusRequestTimeout, code: "BodyTooSlow",
+		message: "the body did not arrive in time", header: map[string]string{"Connection": "close"},
 	}
 	errInternal = &problem{
 		status: http.StatusInternalServerError, code: "Internal",

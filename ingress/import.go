@@ -123,6 +123,9 @@ func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer,
 	if given.wrong != nil {
 		return nil, nil, given.wrong
 	}
+	if err := workOnStream(r); err != nil {
+		return nil, nil, err
+	}
 	i := &importer{server: s, grant: granted, control: http.NewResponseController(w), results: json.NewEncoder(w), defaults: given.values}
 	if err := i.readSettings(); err != nil {
 		return nil, nil, err

@@ -17,6 +17,10 @@ type Metrics struct {
 	duration prometheus.Histogram
 	contacts *prometheus.CounterVec
 	unknown  prometheus.Counter
+	// turnedAway counts what the limits kept out or cut off.
+	turnedAway *prometheus.CounterVec
+	// certificateExpiry is when the served certificate ends.
+	certificateExpiry prometheus.Gauge
 }
 
 // statusClientGone is what nginx logs for a caller that did not wait for the
@@ -26,7 +30,7 @@ const statusClientGone = 499
 // statuses are all the status codes that ingress answers.
 var statuses = []int{
 	http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
-	http.StatusMethodNotAllowed, http.StatusConflict, http.StatusRequestEntityTooLarge,
+	http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusConflict, http.StatusRequestEntityTooLarge,
 	http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
 	statusClientGone, http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
@@ -38,6 +42,14 @@ const (
 	resultRemoved   = "removed"
 	resultUnchanged = "unchanged"
 	resultRepeated  = "repeated"
+)
+
+// The limits that turn callers away.
+const (
+	limitConnections  = "connections"
+	limitLargeHeaders = "large_headers"
+	limitRequests     = "requests"
+	limitLargeBodies  = "large_bodies"
 )
 
 // NewMetrics registers ingress's metrics, each label value at zero.
@@ -60,8 +72,18 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "postbus_ingress_unknown_parameters_total",
 			Help: "Parameters of accepted keys that were ignored because nothing is called so.",
 		}),
+		turnedAway: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postbus_ingress_turned_away_total",
+			Help: "Connections and requests that were refused, or cut off to make room for others, by the limit that was reached.",
+		}, []string{"limit"}),
+		certificateExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "postbus_ingress_certificate_expiry_timestamp_seconds",
+			Help: "When the certificate that is served expires, in seconds since 1970; 0 without TLS.",
+		}),
 	}
-	for _, collector := range []prometheus.Collector{m.requests, m.duration, m.contacts, m.unknown} {
+	for _, collector := range []prometheus.Collector{
+		m.requests, m.duration, m.contacts, m.unknown, m.turnedAway, m.certificateExpiry,
+	} {
 		if err := registerer.Register(collector); err != nil {
 			return nil, fmt.Errorf("register the metrics of ingress: %w", err)
 		}
@@ -71,6 +93,9 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	}
 	for _, result := range []string{resultCreated, resultUpdated, resultRemoved, resultUnchanged, resultRepeated} {
 		m.contacts.WithLabelValues(result)
+	}
+	for _, limit := range []string{limitConnections, limitLargeHeaders, limitRequests, limitLargeBodies} {
+		m.turnedAway.WithLabelValues(limit)
 	}
 	return m, nil
 }

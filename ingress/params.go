@@ -26,10 +26,19 @@ type place struct {
 	wrong error
 }
 
+// maxParameters is how many parameters one place may have, more than all that
+// have a name and 200 custom fields. What a million would take in memory is
+// many times their text.
+const maxParameters = 1000
+
 func (p *place) add(name, value string) {
 	if _, given := p.values[name]; given {
 		p.refuse(tooManyValues(name))
 		p.keyRefused = p.keyRefused || name == keyParameter
+		return
+	}
+	if len(p.values) >= maxParameters && name != keyParameter {
+		p.refuse(malformed("malformed request: there are more than " + strconv.Itoa(maxParameters) + " parameters"))
 		return
 	}
 	p.values[name] = value

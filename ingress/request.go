@@ -48,7 +48,7 @@ func readInput(r *http.Request) (input, error) {
 	case len(data) > maxBody:
 		return input{}, errTooLarge
 	case err != nil:
-		return input{}, bodyError(r)
+		return input{}, bodyError(r, err)
 	}
 	in.body = parse(data)
 	in.json = isJSON(r.Header)
@@ -56,8 +56,12 @@ func readInput(r *http.Request) (input, error) {
 }
 
 // bodyError returns the error of a body that broke off. net/http ends the
-// request's context when the connection did.
-func bodyError(r *http.Request) error {
+// request's context when the connection did, and when it was cut off.
+func bodyError(r *http.Request, err error) error {
+	var known *problem
+	if errors.As(err, &known) {
+		return known
+	}
 	if err := r.Context().Err(); err != nil {
 		return fmt.Errorf("read the body: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -34,6 +35,7 @@ func route(r *http.Request) string {
 type server struct {
 	options  Options
 	metrics  *Metrics
+	limits   *limits
 	keys     *keyring
 	now      func() time.Time
 	stopping atomic.Bool
@@ -47,6 +49,7 @@ func newServer(options Options, metrics *Metrics) *server {
 	return &server{
 		options: options,
 		metrics: metrics,
+		limits:  newLimits(options, metrics),
 		keys: &keyring{
 			objects: options.Objects,
 			now:     now,
@@ -60,6 +63,9 @@ func newServer(options Options, metrics *Metrics) *server {
 // //webhooks with a redirect whose Location repeats the query, and so the key.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	connection := connectionOf(r.Context())
+	connection.begin()
+	defer connection.end()
 	recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 	switch r.URL.Path {
 	case healthPath:
@@ -67,7 +73,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case readyPath:
 		s.answerHealth(recorder, r, s.ready)
 	default:
-		s.answerCall(recorder, r)
+		s.admitCall(recorder, r)
 		s.metrics.countRequest(recorder.status, time.Since(start))
 	}
 	logAccess(r, recorder.status, time.Since(start))
@@ -88,7 +94,18 @@ func (r *statusRecorder) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// answerCall answers whatever is not a health check.
+// admitCall answers whatever is not a health check, if there is room for it.
+func (s *server) admitCall(w http.ResponseWriter, r *http.Request) {
+	call, admitted := s.limits.admit(w, r)
+	if call == nil {
+		writeProblem(w, errOverloaded)
+		return
+	}
+	defer call.leave()
+	s.answerCall(w, admitted)
+}
+
+// answerCall answers a call that was let in.
 func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		value := recover()
@@ -126,7 +143,7 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 // checkCaller checks what is known before anything of the request is read.
 func (s *server) checkCaller(r *http.Request, method string) error {
 	switch {
-	case r.TLS == nil && !s.options.AllowPlainHTTP:
+	case !s.isHTTPS(r) && !s.options.AllowPlainHTTP:
 		return errPlainHTTP
 	case len(r.Header.Values("Origin")) > 0: // browsers send it with every POST
 		return errBrowser
@@ -134,6 +151,29 @@ func (s *server) checkCaller(r *http.Request, method string) error {
 		return methodNotAllowed(method)
 	}
 	return nil
+}
+
+// isHTTPS tells whether the caller speaks HTTPS, to ingress or to a proxy that
+// an operator trusts. Anybody can send the header, and a proxy that adds its
+// value to that of the caller leaves several: then it says nothing.
+func (s *server) isHTTPS(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	said := r.Header.Values("X-Forwarded-Proto")
+	return len(said) == 1 && said[0] == "https" && s.isTrusted(r.RemoteAddr)
+}
+
+// isTrusted tells whether the other end of the connection is a trusted proxy.
+func (s *server) isTrusted(remote string) bool {
+	end, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return false
+	}
+	address := end.Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(s.options.TrustedProxies, func(network netip.Prefix) bool {
+		return network.Contains(address)
+	})
 }
 
 // readyTimeout bounds a readiness check; a kubelet waits a second by default.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -24,9 +26,21 @@ type Options struct {
 	Listener net.Listener
 	// Address is the TCP address to listen on, such as ":8080".
 	Address string
+	// Certificate has ingress serve TLS, and nothing else, on its address.
+	Certificate CertificateFiles
+	// TrustedProxies are the networks of the proxies in front of ingress that
+	// terminate TLS: what they pass on with "X-Forwarded-Proto: https" counts
+	// as HTTPS.
+	TrustedProxies []netip.Prefix
 	// AllowPlainHTTP takes calls without TLS. For local runs only: the key is
 	// readable on the way.
 	AllowPlainHTTP bool
+	// MaxConnections is how many connections are open at a time; 0 means
+	// DefaultMaxConnections.
+	MaxConnections int
+	// MaxRequests is how many calls are read or answered at a time, health
+	// checks not among them; 0 means DefaultMaxRequests.
+	MaxRequests int
 	// Objects reads ApiKeys and ContactLists. It is an informer cache with the
 	// index kube.DigestField.
 	Objects client.Reader
@@ -60,12 +74,17 @@ const (
 // The limits of a connection. A call is a few kilobytes and takes
 // milliseconds: these bound what a slow or hostile caller can hold.
 const (
-	readHeaderTimeout = 5 * time.Second
+	readHeaderTimeout = 5 * time.Second // a TLS handshake may take as long, too
 	readTimeout       = 15 * time.Second
 	requestTimeout    = 20 * time.Second // what is left of writeTimeout is for the answer
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 60 * time.Second
-	maxHeaderBytes    = 256 << 10 // URL parameters are part of it
+	maxHeaderBytes    = 32 << 10 // URL parameters are part of it
+
+	// An HTTP/2 connection is a caller like any other, so it must not hold more.
+	maxStreams     = 32
+	maxReceived    = 64 << 10 // of a connection, and of each stream, before it is read
+	stuckByteAfter = 10 * time.Second
 )
 
 // Run serves until the context is done, then stops accepting, finishes the
@@ -75,6 +94,22 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
+	handler := newServer(options, metrics)
+	// Requests outlive ctx by up to the shutdown timeout.
+	requests := context.WithoutCancel(ctx)
+	server := newHTTPServer(requests, handler)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if options.Certificate != (CertificateFiles{}) {
+		certificate, err := loadCertificate(options.Certificate, metrics.certificateExpiry)
+		if err != nil {
+			return err
+		}
+		server.TLSConfig = certificate.config()
+		watching.Go(func() { certificate.watch(ctx) })
+	}
 	listener := options.Listener
 	if listener == nil {
 		listener, err = new(net.ListenConfig).Listen(ctx, "tcp", options.Address)
@@ -82,24 +117,11 @@ func Run(ctx context.Context, options Options) error {
 			return fmt.Errorf("listen on %s: %w", options.Address, err)
 		}
 	}
-	handler := newServer(options, metrics)
 	defer handler.keys.startUpkeep(ctx, cmp.Or(options.KeyUseInterval, defaultKeyUseInterval))()
-	// Requests outlive ctx by up to the shutdown timeout.
-	requests := context.WithoutCancel(ctx)
-	server := &http.Server{
-		Handler:                      handler,
-		ReadHeaderTimeout:            readHeaderTimeout,
-		ReadTimeout:                  readTimeout,
-		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
-		DisableGeneralOptionsHandler: true, // every answer is ours
-		BaseContext:                  func(net.Listener) context.Context { return requests },
-		ErrorLog:                     connectionLog(ctx),
-	}
-	logr.FromContextOrDiscard(ctx).Info("listening", "address", listener.Addr().String())
+	gated := &gatedListener{Listener: listener, gate: handler.limits.connections, largeHeaders: handler.limits.largeHeaders}
+	logr.FromContextOrDiscard(ctx).Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- serve(server, gated) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
@@ -109,6 +131,35 @@ func Run(ctx context.Context, options Options) error {
 	err = shutdown(requests, server, options.ShutdownTimeout)
 	<-served
 	return err
+}
+
+// newHTTPServer returns the server of a handler. The context is that of its requests.
+func newHTTPServer(ctx context.Context, handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: maxReceived,
+			MaxReceiveBufferPerStream:     maxReceived,
+			WriteByteTimeout:              stuckByteAfter,
+		},
+		DisableGeneralOptionsHandler: true, // every answer is ours
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
+		ConnContext:                  withConnection,
+		ErrorLog:                     connectionLog(ctx),
+	}
+}
+
+func serve(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig == nil {
+		return server.Serve(listener)
+	}
+	return server.ServeTLS(listener, "", "") // TLSConfig has the certificate
 }
 
 func shutdown(ctx context.Context, server *http.Server, timeout time.Duration) error {

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"postbus.dev/postbus/ingress"
+)
+
+// settings are what the flags say.
+type settings struct {
+	command        string
+	kubeconfig     string
+	store          string
+	metricsAddress string
+	logLevel       string
+	leaseNamespace string
+	ingress        ingressSettings
+}
+
+// ingressSettings are what the flags of ingress say.
+type ingressSettings struct {
+	address        string
+	certificate    ingress.CertificateFiles
+	trustedProxies []netip.Prefix
+	allowPlainHTTP bool
+	maxConnections int
+	maxRequests    int
+}
+
+func parseSettings(command string, arguments []string, out io.Writer) (settings, error) {
+	s := settings{command: command}
+	flags := flag.NewFlagSet("postbus "+command, flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.StringVar(&s.kubeconfig, "kubeconfig", "", "`file` with the access to the API server; without it KUBECONFIG, ~/.kube/config or the pod's own")
+	flags.StringVar(&s.store, "store", "postbus.db", "`file` of the SQLite store, made when there is none; one process at a time")
+	flags.StringVar(&s.metricsAddress, "metrics-address", ":8081", "`address` of /healthz, /readyz and /metrics")
+	flags.StringVar(&s.logLevel, "log-level", "info", "info, or debug for a line on each request and attempt")
+	if s.runs("controller") {
+		flags.StringVar(&s.leaseNamespace, "lease-namespace", "", "`namespace` of the controllers' Lease; without it the pod's own, or default")
+	}
+	if s.runs("ingress") {
+		s.ingress.register(flags)
+	}
+	if err := flags.Parse(arguments); err != nil {
+		return s, err
+	}
+	if flags.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if s.logLevel != "info" && s.logLevel != "debug" {
+		return s, fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
+	}
+	if s.runs("ingress") {
+		return s, s.ingress.check()
+	}
+	return s, nil
+}
+
+// runs tells whether the command runs this component.
+func (s settings) runs(component string) bool {
+	return s.command == component || s.command == "standalone"
+}
+
+func (s *ingressSettings) register(flags *flag.FlagSet) {
+	flags.StringVar(&s.address, "ingress-address", ":8080", "`address` that contacts are posted to")
+	flags.StringVar(&s.certificate.Certificate, "tls-cert-file", "",
+		"`file` of the certificate that ingress serves TLS with, and its chain, in PEM; read again when it changes")
+	flags.StringVar(&s.certificate.Key, "tls-key-file", "", "`file` of the certificate's private key, in PEM")
+	flags.Func("trusted-proxies",
+		"`CIDRs`, separated by commas, of proxies in front of ingress whose \"X-Forwarded-Proto: https\" is believed",
+		func(text string) (err error) {
+			s.trustedProxies, err = parseNetworks(text)
+			return err
+		})
+	flags.BoolVar(&s.allowPlainHTTP, "allow-plain-http", false,
+		"take contacts without TLS; for local runs only, because API keys are readable on the way")
+	flags.IntVar(&s.maxConnections, "max-connections", ingress.DefaultMaxConnections,
+		"how many connections ingress has open at a time; beyond that the slowest is closed")
+	flags.IntVar(&s.maxRequests, "max-requests", ingress.DefaultMaxRequests,
+		"how many calls ingress reads or answers at a time; beyond that the slowest, or the next, gets 503")
+}
+
+// check finds what one flag alone can't tell.
+func (s *ingressSettings) check() error {
+	switch {
+	case s.certificate.Certificate != "" && s.certificate.Key == "":
+		return errors.New("--tls-cert-file needs --tls-key-file, the certificate's private key")
+	case s.certificate.Certificate == "" && s.certificate.Key != "":
+		return errors.New("--tls-key-file needs --tls-cert-file, the key's certificate")
+	case s.maxConnections < 1:
+		return fmt.Errorf("--max-connections is %d, it must be at least 1", s.maxConnections)
+	case s.maxRequests < 1:
+		return fmt.Errorf("--max-requests is %d, it must be at least 1", s.maxRequests)
+	}
+	return nil
+}
+
+// parseNetworks reads networks such as "10.0.0.0/8,fd00::/8". It refuses what
+// would never match, or match more than it seems to.
+func parseNetworks(text string) ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		network, err := netip.ParsePrefix(part)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%q is no CIDR such as 10.0.0.0/8 or fd00::/8", part)
+		case network.Addr().Is4In6():
+			return nil, fmt.Errorf("%q is an IPv4 network in IPv6 form, write it as IPv4", part)
+		case network != network.Masked():
+			return nil, fmt.Errorf("%q has bits behind its mask, the network is %s", part, network.Masked())
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
