@@ -112,14 +112,21 @@ func declare(t *testing.T, callback string) declared {
 	} {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
 	}
+	dropFinalizers(t, d.apiKey, d.subscription)
+	return d
+}
+
+// dropFinalizers drops them after the test, when no controller runs any more
+// that could.
+func dropFinalizers(t *testing.T, objects ...client.Object) {
+	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
-	t.Cleanup(func() { // no controller runs any more that could drop the finalizers
-		for _, object := range []client.Object{d.apiKey, d.subscription} {
+	t.Cleanup(func() {
+		for _, object := range objects {
 			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-			g.Expect(plane.Client.Patch(ctx, object, patch)).To(Succeed())
+			NewWithT(t).Expect(plane.Client.Patch(ctx, object, patch)).To(Succeed())
 		}
 	})
-	return d
 }
 
 // waitUntilReady waits for the controller.

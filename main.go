@@ -14,6 +14,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"postbus.dev/postbus/internal/console"
 )
 
 // version is stamped by the build.
@@ -28,6 +30,7 @@ Commands:
   ingress      take contacts
   dispatcher   call callbacks
   standalone   all three in one process
+  contacts     look at contacts and change them, through ingress
   version      print the version
 
 postbus COMMAND --help lists a command's flags.
@@ -46,7 +49,7 @@ func main() {
 // run runs the command that the arguments name, until the context ends.
 func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if len(arguments) == 0 {
-		return errors.New("which command? controller, ingress, dispatcher, standalone or version; --help tells more")
+		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts or version; --help tells more")
 	}
 	switch name := arguments[0]; name {
 	case "version":
@@ -55,6 +58,8 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	case "help", "-h", "--help":
 		_, err := fmt.Fprint(out, usage)
 		return err
+	case "contacts":
+		return console.Run(ctx, arguments[1:], console.IO{Environment: os.Getenv, Out: out})
 	case "controller", "ingress", "dispatcher", "standalone":
 		settings, err := parseSettings(name, arguments[1:], out)
 		if err != nil {

@@ -146,7 +146,7 @@ func (s *server) export(w http.ResponseWriter, r *http.Request, list contact.Lis
 			return
 		}
 		if err != nil {
-			problemOf(r.Context(), err) // logs it
+			_ = problemOf(r.Context(), err) // for the log: the answer has begun
 			panic(http.ErrAbortHandler)
 		}
 		if !started {
