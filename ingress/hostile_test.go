@@ -3,6 +3,7 @@ package ingress_test
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -17,10 +18,10 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"postbus.dev/postbus/ingress"
-	"postbus.dev/postbus/internal/contact"
-	"postbus.dev/postbus/internal/store"
 )
 
 // maxMemory is what ingress may hold more under attack, garbage included. The
@@ -73,9 +74,12 @@ func held(collected bool) uint64 {
 func (f *fixture) good(t *testing.T) int {
 	t.Helper()
 	g := NewWithT(t)
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport, scheme := &http.Transport{DisableKeepAlives: true, TLSClientConfig: unverified()}, "http://"
+	if f.secure {
+		scheme = "https://"
+	}
 	body := strings.NewReader(encode(f.with("good@example.com")))
-	sent, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.address+contactPath, body)
+	sent, err := http.NewRequestWithContext(t.Context(), http.MethodPost, scheme+f.address+contactPath, body)
 	g.Expect(err).NotTo(HaveOccurred())
 	sent.Header.Set("Content-Type", formType)
 	response, err := transport.RoundTrip(sent)
@@ -129,6 +133,46 @@ func TestIdleConnections(t *testing.T) {
 		f.crowd(t, size, "")
 		f.awaitTurnedAway(t, "connections", size-ingress.DefaultMaxConnections)
 	})
+}
+
+// TestSlowStreams has more HTTP/2 connections than there may be, each with
+// streams whose bodies never end.
+func TestSlowStreams(t *testing.T) {
+	g := NewWithT(t)
+	f, _ := startTLS(t)
+	f.attack(t, func() {
+		const size = ingress.DefaultMaxConnections + 200
+		for range size {
+			connection := tls.Client(f.dial(t), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+			g.Expect(connection.HandshakeContext(t.Context())).To(Succeed())
+			_, _ = connection.Write(slowStreams(t)) // it may be closed already
+		}
+		f.awaitTurnedAway(t, "connections", 200)
+		f.awaitTurnedAway(t, "requests", 1)
+	})
+}
+
+// slowStreams returns how an HTTP/2 connection begins on which ten streams each
+// send the beginning of a body.
+func slowStreams(t *testing.T) []byte {
+	t.Helper()
+	g := NewWithT(t)
+	var frames, block bytes.Buffer
+	frames.WriteString(http2.ClientPreface)
+	framer := http2.NewFramer(&frames, nil)
+	g.Expect(framer.WriteSettings()).To(Succeed())
+	headers := hpack.NewEncoder(&block)
+	for stream := uint32(1); stream < 20; stream += 2 {
+		block.Reset()
+		for _, field := range [][2]string{
+			{":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", contactPath}, {"content-type", formType},
+		} {
+			g.Expect(headers.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})).To(Succeed())
+		}
+		g.Expect(framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true})).To(Succeed())
+		g.Expect(framer.WriteData(stream, false, bytes.Repeat([]byte("a"), 6<<10))).To(Succeed())
+	}
+	return frames.Bytes()
 }
 
 func TestFloodsOfHeaders(t *testing.T) {
@@ -312,90 +356,4 @@ func bomb(t *testing.T) string {
 	}
 	NewWithT(t).Expect(writer.Close()).To(Succeed())
 	return compressed.String()
-}
-
-// hold keeps the store busy until it is released, so that calls pile up.
-func (f *fixture) hold(t *testing.T) (release func()) {
-	t.Helper()
-	busy, proceed := make(chan struct{}), make(chan struct{})
-	var holding sync.WaitGroup
-	holding.Go(func() {
-		_, err := f.store.Change(t.Context(), store.Change{
-			List: f.list(), Address: "busy@example.com",
-			Apply: func(*contact.Contact) contact.Decision {
-				close(busy)
-				<-proceed
-				return contact.Decision{}
-			},
-		})
-		NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	})
-	<-busy
-	return sync.OnceFunc(func() {
-		close(proceed)
-		holding.Wait()
-	})
-}
-
-func TestOverloadAnswers503(t *testing.T) {
-	g := NewWithT(t)
-	f := start(t, func(options *ingress.Options) { options.MaxRequests = 3 })
-	release := f.hold(t)
-	defer release()
-	statuses := make(chan int, 4)
-	for range 4 {
-		go func() { statuses <- f.good(t) }()
-	}
-	g.Expect(<-statuses).To(Equal(http.StatusServiceUnavailable), "three are at work, so the fourth is refused")
-
-	got := f.send(t, request{query: encode(f.with("max@example.com"))})
-	expectRefusal(t, got, http.StatusServiceUnavailable, "too many calls at the moment, nothing was stored")
-	g.Expect(got.header.Get("Retry-After")).To(Equal("5"))
-	g.Expect(f.send(t, request{method: "GET", path: "/healthz"}).status).To(Equal(http.StatusOK))
-	g.Expect(f.turnedAway(t, "requests")).To(Equal(2))
-
-	release()
-	for range 3 {
-		g.Expect(<-statuses).To(Equal(http.StatusOK))
-	}
-	g.Expect(f.good(t)).To(Equal(http.StatusOK))
-}
-
-func TestConnectionsAtWorkAreKept(t *testing.T) {
-	g := NewWithT(t)
-	atWork, proceed := make(chan struct{}, 10), make(chan struct{})
-	f := start(t, func(options *ingress.Options) {
-		options.MaxConnections = 1
-		options.Now = func() time.Time {
-			atWork <- struct{}{}
-			<-proceed
-			return now
-		}
-	})
-	release := sync.OnceFunc(func() { close(proceed) })
-	defer release()
-	working := f.crowd(t, 1, "POST "+contactPath+"?"+encode(f.with("max@example.com"))+" HTTP/1.1\r\nHost: x\r\n\r\n")[0]
-	<-atWork
-	_, err := f.dial(t).Read(make([]byte, 1))
-	g.Expect(err).To(Or(MatchError(io.EOF), MatchError(syscall.ECONNRESET)), "a newcomer is turned away")
-	release()
-	g.Expect(readAnswer(t, working).status).To(Equal(http.StatusOK))
-}
-
-func TestSlowStreamMakesRoom(t *testing.T) {
-	g := NewWithT(t)
-	f, _ := startTLS(t, func(options *ingress.Options) { options.MaxRequests = 1 })
-	transport := f.http2(t)
-	never, writer := io.Pipe()
-	defer func() { g.Expect(writer.Close()).To(Succeed()) }()
-	status := make(chan int, 1)
-	go func() { status <- f.postBody(t, transport, "", never).StatusCode }()
-	_, err := io.WriteString(writer, "src=a")
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Eventually(func() int {
-		quick := f.postBody(t, transport, encode(f.with("good@example.com")), strings.NewReader(""))
-		g.Expect(quick.StatusCode).To(Equal(http.StatusOK))
-		return f.turnedAway(t, "requests")
-	}).Should(BeNumerically(">", 0))
-	g.Expect(<-status).To(Equal(http.StatusServiceUnavailable))
 }

@@ -71,6 +71,7 @@ var now = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 type fixture struct {
 	namespace string
 	address   string
+	secure    bool // it speaks TLS
 	key       string
 	store     *sqlite.Store
 	closing   sync.Once

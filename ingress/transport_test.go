@@ -90,10 +90,12 @@ func startTLS(t *testing.T, change ...func(*ingress.Options)) (*fixture, *mount)
 	t.Helper()
 	mounted := newMount(t)
 	mounted.write(issueCertificate(t, "first"))
-	return start(t, append(change, func(options *ingress.Options) {
+	f := start(t, append(change, func(options *ingress.Options) {
 		options.AllowPlainHTTP = false
 		options.Certificate = mounted.files()
-	})...), mounted
+	})...)
+	f.secure = true
+	return f, mounted
 }
 
 // unverified is how the tests speak TLS: which certificate is served is what

@@ -1,0 +1,103 @@
+package ingress_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/ingress"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// hold keeps the store busy until it is released, so that calls pile up.
+func (f *fixture) hold(t *testing.T) (release func()) {
+	t.Helper()
+	busy, proceed := make(chan struct{}), make(chan struct{})
+	var holding sync.WaitGroup
+	holding.Go(func() {
+		_, err := f.store.Change(t.Context(), store.Change{
+			List: f.list(), Address: "busy@example.com",
+			Apply: func(*contact.Contact) contact.Decision {
+				close(busy)
+				<-proceed
+				return contact.Decision{}
+			},
+		})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	})
+	<-busy
+	return sync.OnceFunc(func() {
+		close(proceed)
+		holding.Wait()
+	})
+}
+
+func TestOverloadAnswers503(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t, func(options *ingress.Options) { options.MaxRequests = 3 })
+	release := f.hold(t)
+	defer release()
+	statuses := make(chan int, 4)
+	for range 4 {
+		go func() { statuses <- f.good(t) }()
+	}
+	g.Expect(<-statuses).To(Equal(http.StatusServiceUnavailable), "three are at work, so the fourth is refused")
+
+	got := f.send(t, request{query: encode(f.with("max@example.com"))})
+	expectRefusal(t, got, http.StatusServiceUnavailable, "too many calls at the moment, nothing was stored")
+	g.Expect(got.header.Get("Retry-After")).To(Equal("5"))
+	g.Expect(f.send(t, request{method: "GET", path: "/healthz"}).status).To(Equal(http.StatusOK))
+	g.Expect(f.turnedAway(t, "requests")).To(Equal(2))
+
+	release()
+	for range 3 {
+		g.Expect(<-statuses).To(Equal(http.StatusOK))
+	}
+	g.Expect(f.good(t)).To(Equal(http.StatusOK))
+}
+
+func TestConnectionsAtWorkAreKept(t *testing.T) {
+	g := NewWithT(t)
+	atWork, proceed := make(chan struct{}, 10), make(chan struct{})
+	f := start(t, func(options *ingress.Options) {
+		options.MaxConnections = 1
+		options.Now = func() time.Time {
+			atWork <- struct{}{}
+			<-proceed
+			return now
+		}
+	})
+	release := sync.OnceFunc(func() { close(proceed) })
+	defer release()
+	working := f.crowd(t, 1, "POST "+contactPath+"?"+encode(f.with("max@example.com"))+" HTTP/1.1\r\nHost: x\r\n\r\n")[0]
+	<-atWork
+	_, err := f.dial(t).Read(make([]byte, 1))
+	g.Expect(err).To(Or(MatchError(io.EOF), MatchError(syscall.ECONNRESET)), "a newcomer is turned away")
+	release()
+	g.Expect(readAnswer(t, working).status).To(Equal(http.StatusOK))
+}
+
+func TestSlowStreamMakesRoom(t *testing.T) {
+	g := NewWithT(t)
+	f, _ := startTLS(t, func(options *ingress.Options) { options.MaxRequests = 1 })
+	transport := f.http2(t)
+	never, writer := io.Pipe()
+	defer func() { g.Expect(writer.Close()).To(Succeed()) }()
+	status := make(chan int, 1)
+	go func() { status <- f.postBody(t, transport, "", never).StatusCode }()
+	_, err := io.WriteString(writer, "src=a")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Eventually(func() int {
+		quick := f.postBody(t, transport, encode(f.with("good@example.com")), strings.NewReader(""))
+		g.Expect(quick.StatusCode).To(Equal(http.StatusOK))
+		return f.turnedAway(t, "requests")
+	}).Should(BeNumerically(">", 0))
+	g.Expect(<-status).To(Equal(http.StatusServiceUnavailable))
+}
