@@ -84,6 +84,49 @@ func TestEveryKindHasAPage(t *testing.T) {
 	g.Expect(written).To(HaveLen(len(pages)))
 }
 
+// link is a link to a file of this repository, or to a heading.
+var link = regexp.MustCompile(`\]\(([^):#]*)(?:#([^)]+))?\)`)
+
+func TestLinksLead(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"*.md", "spec/*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		files = append(files, found...)
+	}
+	for _, file := range append(files, "../README.md", "../CONTRIBUTING.md") {
+		g := NewWithT(t)
+		text, err := os.ReadFile(file)
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, parts := range link.FindAllStringSubmatch(string(text), -1) {
+			target := filepath.Join(filepath.Dir(file), parts[1])
+			if parts[1] == "" {
+				target = file
+			}
+			g.Expect(target).To(Or(BeAnExistingFile(), BeADirectory()), "linked in %s", file)
+			if parts[2] != "" && !strings.Contains(target, "reference") {
+				g.Expect(anchorsIn(t, target)).To(ContainElement(parts[2]), "%s links to it in %s", file, target)
+			}
+		}
+	}
+}
+
+// notInAnchors is what GitHub leaves out of a heading's anchor.
+var notInAnchors = regexp.MustCompile(`[^a-z0-9 _-]`)
+
+func anchorsIn(t *testing.T, file string) (anchors []string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	for level := 1; level <= 4; level++ {
+		for _, heading := range headings(string(text), level) {
+			plain := notInAnchors.ReplaceAllString(strings.ToLower(heading), "")
+			anchors = append(anchors, strings.ReplaceAll(plain, " ", "-"))
+		}
+	}
+	return anchors
+}
+
 func TestPagesHaveOneOutline(t *testing.T) {
 	for kind := range pages {
 		NewWithT(t).Expect(headings(readPage(t, kind), 2)).To(Equal([]string{
