@@ -354,18 +354,27 @@ func TestRestart(t *testing.T) {
 func TestDeletedAndMadeAgain(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
+	remake := func(crm *v1alpha1.WebhookSubscription, between func()) *v1alpha1.WebhookSubscription {
+		g.Expect(plane.Client.Delete(t.Context(), crm)).To(Succeed())
+		g.Expect(r.store.DropDelivery(t.Context(), keyOf(crm))).To(Succeed())
+		between()
+		return r.subscribe("crm", nil)
+	}
 	crm := r.subscribe("crm", nil)
-	r.run()
-	g.Eventually(r.receiver.Count, patience).Should(BeZero())
+	stop := r.run()
 	before := r.post("ada@example.com")
 	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(Equal([]string{before}))
-
-	g.Expect(plane.Client.Delete(t.Context(), crm)).To(Succeed())
-	g.Expect(r.store.DropDelivery(t.Context(), keyOf(crm))).To(Succeed())
-	r.post("nobody@example.com")
-	r.subscribe("crm", nil)
+	stop()
+	crm = remake(crm, func() { r.post("nobody@example.com") })
 	after := r.post("grace@example.com")
-	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(Equal([]string{before, after}))
+	r.run()
+	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(Equal([]string{before, after}), "not what came between")
+
+	// While a dispatcher runs, whose runner can't write the row of another.
+	crm = remake(crm, func() {})
+	last := r.post("hedy@example.com")
+	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(ContainElement(last))
+	g.Eventually(r.delivery(crm), patience).Should(HaveField("Health.LastSuccess", Not(BeZero())))
 }
 
 // Nobody waits for a callback that hangs.

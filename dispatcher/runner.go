@@ -23,8 +23,8 @@ const (
 	countInterval = 2 * time.Second
 )
 
-// runner delivers the events of one subscription. Its loop takes events and
-// starts attempts; each attempt runs on its own and settles itself.
+// runner delivers the events of one subscription. Its loop starts attempts, and
+// reading while it lags; each attempt runs on its own and settles itself.
 //
 // A runner is live while the tail offers it events, and behind otherwise: when
 // it has just been started, when its ledger was full, or while it is held.
@@ -40,12 +40,17 @@ type runner struct {
 
 	wake     chan struct{}
 	attempts sync.WaitGroup
+	reader   sync.WaitGroup
 
 	// mu guards what follows. The tail's lock comes before it.
 	mu     sync.Mutex
 	sub    *subscription
 	ledger *ledger
 	live   bool
+	// reading: the log is being read. readAgain is when it may be read again
+	// after that failed.
+	reading   bool
+	readAgain time.Time
 	// behind is how many events that match came after the cursor when that was
 	// last counted: at countedAt, when cursor and tail were at counted.
 	behind    int64
@@ -66,20 +71,44 @@ type span struct{ after, upTo int64 }
 // are cut off when theirs ends.
 func (r *runner) run(loop, attempts context.Context) {
 	for loop.Err() == nil {
-		err := r.catchUp(loop)
-		if err == nil {
-			err = r.count(loop)
+		if r.beginReading() {
+			r.reader.Go(func() { r.read(loop) })
 		}
-		next := r.start(attempts)
-		if err != nil && loop.Err() == nil {
-			r.logger.Error(err, "event log can't be read, trying again")
-			next = r.clock.Now().Add(readRetry)
-		}
-		r.pause(loop, next)
+		r.pause(loop, r.start(attempts))
 	}
+	r.reader.Wait()
 	r.tail.leave(r, nil)
 	r.attempts.Wait()
 	r.caller.close()
+}
+
+// beginReading tells whether the log is to be read now, which is done beside
+// the loop so that attempts don't wait for it.
+func (r *runner) beginReading() bool {
+	upTo := r.tail.at()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reading || r.live || r.clock.Now().Before(r.readAgain) {
+		return false
+	}
+	r.reading = r.wantsPage() || r.wantsCount(upTo)
+	return r.reading
+}
+
+// read catches up and counts, once.
+func (r *runner) read(ctx context.Context) {
+	err := r.catchUp(ctx)
+	if err == nil {
+		err = r.count(ctx)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reading = false
+	if err != nil && ctx.Err() == nil {
+		r.logger.Error(err, "event log can't be read, trying again")
+		r.readAgain = r.clock.Now().Add(readRetry)
+	}
+	r.rouse()
 }
 
 // pause waits for something to do: until next, where that is not zero.
@@ -182,8 +211,8 @@ func (r *runner) goBehind(position int64) {
 // catchUp reads pages until the runner is live or its ledger is nearly full.
 func (r *runner) catchUp(ctx context.Context) error {
 	for {
-		query, wanted := r.nextPage()
-		if !wanted {
+		s, query := r.nextPage()
+		if s == nil {
 			return nil
 		}
 		if query.After < query.UpTo {
@@ -191,33 +220,42 @@ func (r *runner) catchUp(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			r.takePage(page, query)
+			r.takePage(s, page, query)
 		}
 		r.tail.join(r)
 	}
 }
 
-// nextPage returns what to read next, if anything is to be read at all.
-func (r *runner) nextPage() (store.Query, bool) {
+// wantsPage tells whether more events can be taken. mu is held.
+func (r *runner) wantsPage() bool { return !r.sub.held && r.ledger.room() >= catchUpRoom }
+
+// nextPage returns what to read next, and the subscription that it is read for;
+// nil when nothing is to be read.
+func (r *runner) nextPage() (*subscription, store.Query) {
 	upTo := r.tail.at()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.live || r.sub.held || r.ledger.room() < catchUpRoom {
-		return store.Query{}, false
+	if r.live || !r.wantsPage() {
+		return nil, store.Query{}
 	}
-	return store.Query{
+	return r.sub, store.Query{
 		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
 		Limit: min(catchUpPage, r.ledger.room()),
-	}, true
+	}
 }
 
-func (r *runner) takePage(page []contact.Event, query store.Query) {
+// takePage takes a page that was read for this subscription. If it was replaced
+// meanwhile, another page is wanted.
+func (r *runner) takePage(s *subscription, page []contact.Event, query store.Query) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.sub != s {
+		return
+	}
 	now := r.clock.Now()
 	for i := range page {
 		r.ledger.cursor = page[i].Position
-		if r.sub.wants(&page[i]) {
+		if s.wants(&page[i]) {
 			r.ledger.take(&page[i], now)
 		}
 	}
@@ -225,6 +263,13 @@ func (r *runner) takePage(page []contact.Event, query store.Query) {
 		r.ledger.cursor = query.UpTo
 	}
 	r.dirty = true
+	r.rouse()
+}
+
+// wantsCount tells whether there can be another number of waiting events than
+// was last counted. mu is held.
+func (r *runner) wantsCount(upTo int64) bool {
+	return span{r.ledger.cursor, upTo} != r.counted && r.clock.Since(r.countedAt) >= countInterval
 }
 
 // count counts the events that wait in the log, now and then, when there can be
@@ -233,8 +278,8 @@ func (r *runner) count(ctx context.Context) error {
 	upTo := r.tail.at()
 	r.mu.Lock()
 	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter}
-	waiting := span{after: r.ledger.cursor, upTo: upTo}
-	idle := r.live || waiting == r.counted || r.clock.Since(r.countedAt) < countInterval
+	waiting := span{r.ledger.cursor, upTo}
+	idle := r.live || !r.wantsCount(upTo)
 	r.mu.Unlock()
 	if idle {
 		return nil
