@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -459,4 +460,26 @@ func TestSigningSecretChanges(t *testing.T) {
 		last := calls[len(calls)-1]
 		return judge.Verify(last.Body, last.Header)
 	}, patience, 50*time.Millisecond).Should(Succeed())
+}
+
+// A page that was asked for before somebody was forgotten is not taken after.
+func TestForgetWhileAPageIsRead(t *testing.T) {
+	g := NewWithT(t)
+	page := []contact.Event{*event(1, 1)}
+	page[0].Address, page[0].Type = "ada@example.com", contact.EventCreate
+	follower := &tail{position: 1}
+	r := &runner{
+		tail: follower, clock: clock.RealClock{}, wake: make(chan struct{}, 1), ledger: perContact(),
+		sub: &subscription{format: standard{}, ordering: v1alpha1.OrderingPerContact},
+	}
+	s, query := r.nextPage()
+	deletion := event(2, 1)
+	deletion.Address = "ada@example.com"
+	r.forget(deletion)
+	r.takePage(s, page, query)
+	g.Expect(r.ledger.open).To(BeEmpty())
+	g.Expect(r.ledger.cursor).To(BeZero(), "it is read again")
+	s, query = r.nextPage()
+	r.takePage(s, nil, query)
+	g.Expect(r.ledger.cursor).To(Equal(int64(1)))
 }

@@ -134,7 +134,7 @@ func TestBrokenCallbacks(t *testing.T) {
 func tlsServer(t *testing.T, maxVersion uint16) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
-	server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: maxVersion} //nolint:gosec // what is refused must be offered
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: maxVersion} // what is refused must be offered
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)

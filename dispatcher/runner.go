@@ -181,6 +181,10 @@ func (r *runner) forget(event *contact.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ledger.forget(event)
+	// A page that is being read may still know the person: it was asked for by
+	// another subscription then, and is not taken.
+	same := *r.sub
+	r.sub = &same
 	r.dirty = true
 	r.rouse()
 }

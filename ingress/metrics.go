@@ -114,7 +114,7 @@ func (m *Metrics) countContact(decision *contact.Decision) {
 		result = resultRemoved
 	case decision.Created:
 		result = resultCreated
-	case decision.Changed:
+	case decision.Changed && decision.Contact.ID != 0: // forgetting somebody who had left changes no contact
 		result = resultUpdated
 	}
 	m.contacts.WithLabelValues(result).Inc()

@@ -129,6 +129,9 @@ func TestForget(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(fmt.Sprintf("%+v", events)).NotTo(ContainSubstring("ada@example.com"))
 	g.Expect(forget("true").body).To(ContainSubstring(`"removed":false`))
+	g.Expect(f.metrics(t)).To(And(
+		ContainSubstring(`postbus_ingress_contacts_total{result="removed"} 1`),
+		ContainSubstring(`postbus_ingress_contacts_total{result="updated"} 0`)))
 }
 
 func TestIdempotencyKey(t *testing.T) {
