@@ -163,6 +163,7 @@ func newsletter(namespace string) *v1alpha1.ContactList {
 		{Name: "height", Type: v1alpha1.CustomFieldFloat},
 		{Name: "vegan", Type: v1alpha1.CustomFieldBoolean},
 	}
+	list.Spec.OptIn.ResendInterval = &metav1.Duration{} // the clock stands still
 	list.Spec.OptIn.Mailings = []v1alpha1.OptInMailing{{Key: "dh6hdjk9", Default: new(true)}, {Key: "fair"}}
 	return list
 }

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 )
 
@@ -27,7 +26,8 @@ const (
 // each time, so that of several mistakes the same one is told.
 func (c call) save() (apply, error) {
 	save := contact.Save{
-		Address: c.address, ResendPolicy: c.grant.list.Spec.OptIn.ResendPolicy, EventSource: c.grant.source(), Time: c.at,
+		Address: c.address, EventSource: c.grant.source(), Time: c.at,
+		ResendPolicy: c.grant.list.Spec.OptIn.ResendPolicy, ResendInterval: c.grant.list.ResendInterval(),
 	}
 	for _, read := range []func(*contact.Save) error{
 		c.readSyncMode, c.readPermission, c.readOrigin, c.readOptIn, c.readFields,
@@ -89,17 +89,15 @@ func (c call) readOptIn(save *contact.Save) error {
 	}
 	mailing, given := c.given[doiMailingParameter]
 	mailing = strings.TrimSpace(mailing)
-	if given && !c.hasMailing(mailing) {
+	list := c.grant.list
+	switch {
+	case given && (mailing == "" || list.Mailing(mailing) == nil):
 		return illegalValue(doiMailingParameter, "must be the key of an opt-in mailing of the list")
+	case !given && len(list.Spec.OptIn.Mailings) > 0 && list.Mailing("") == nil:
+		return illegalValue(doiMailingParameter, "is required: no mailing of the list is the default")
 	}
 	save.OptIn = &contact.OptIn{Mailing: mailing, Plus: plus}
 	return nil
-}
-
-func (c call) hasMailing(key string) bool {
-	return slices.ContainsFunc(c.grant.list.Spec.OptIn.Mailings, func(mailing v1alpha1.OptInMailing) bool {
-		return mailing.Key == key
-	})
 }
 
 func (c call) readFields(save *contact.Save) error {

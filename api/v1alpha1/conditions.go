@@ -13,8 +13,9 @@ const Finalizer = "postbus.dev/cleanup"
 //     ReasonRotating while the key before it works too.
 //     On a WebhookSubscription: ReasonActive, and ReasonSuspended, because a
 //     subscription that is suspended on purpose is as its spec wants it.
-//   - False: ReasonFailing on a WebhookSubscription, and the False reasons of
-//     ConditionAccepted; on an ApiKey also ReasonExpired and ReasonSuspended,
+//   - False: on a ContactList ReasonTemplateNotFound and ReasonTemplateInvalid.
+//     ReasonFailing on a WebhookSubscription. On the other two kinds the False
+//     reasons of ConditionAccepted; on an ApiKey also ReasonExpired and ReasonSuspended,
 //     because the key is refused then.
 //   - Unknown: ReasonProgressing, while no controller has looked at the object,
 //     or none has come to the end of this spec.
@@ -52,6 +53,12 @@ const (
 	// ReasonExpiring is on no condition: it is a Warning event, sent once when
 	// an ApiKey is about to expire.
 	ReasonExpiring = "Expiring"
+	// ReasonTemplateNotFound: a ConfigMap that the spec names, or the data key
+	// that is needed, does not exist.
+	ReasonTemplateNotFound = "TemplateNotFound"
+	// ReasonTemplateInvalid: a template can't be used; the message names the
+	// line.
+	ReasonTemplateInvalid = "TemplateInvalid"
 	// ReasonListNotFound: a ContactList that the spec names does not exist.
 	ReasonListNotFound = "ListNotFound"
 	// ReasonSecretNotFound: a Secret that the spec names exists without the

@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // ContactList is a mailing list: what Maileon calls an account, MailUp and
 // Mailingwork a list. Contacts belong to the list of this name in this
@@ -32,6 +36,8 @@ type ContactList struct {
 }
 
 // ContactListSpec is what a ContactList shall be.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.pages) || !has(self.pages.profileFields) || self.pages.profileFields.all(f, f in ['ADDRESS','BIRTHDAY','CITY','COUNTRY','FIRSTNAME','FULLNAME','GENDER','HNR','LASTNAME','LOCALE','NAMEDAY','ORGANIZATION','REGION','SALUTATION','STATE','TITLE','ZIP'] || has(self.customFields) && self.customFields.exists(c, c.name == f))",message="pages.profileFields must name standard fields or customFields of the list"
 type ContactListSpec struct {
 	// displayName is how people call the list; metadata.name without it.
 	// At most 255 characters.
@@ -68,11 +74,35 @@ type ContactListSpec struct {
 	// +kubebuilder:validation:MaxItems=200
 	CustomFields []CustomField `json:"customFields,omitempty"`
 
+	// language is what mails and pages are written in for people whose own
+	// language is not known: en, the default, or de. A contact's is known by its
+	// field LOCALE, a visitor's by what the browser asks for.
+	//
+	// +optional
+	// +default="en"
+	Language Language `json:"language,omitempty"`
+
 	// optIn says how double opt-in works on this list.
 	//
 	// +optional
 	OptIn OptIn `json:"optIn,omitzero"`
+
+	// pages says how the pages look that recipients see.
+	//
+	// +optional
+	Pages Pages `json:"pages,omitzero"`
 }
+
+// Language is a language that mails and pages are written in, by ISO 639-1.
+//
+// +kubebuilder:validation:Enum=en;de
+type Language string
+
+// The languages.
+const (
+	LanguageEnglish Language = "en"
+	LanguageGerman  Language = "de"
+)
 
 // StandardField gives a standard field its number.
 type StandardField struct {
@@ -152,7 +182,40 @@ type OptIn struct {
 	// +default="Unconfirmed"
 	ResendPolicy ResendPolicy `json:"resendPolicy,omitempty"`
 
-	// mailings are the opt-in mailings that the parameter doimailing can name.
+	// resendInterval is how long after an opt-in request of a contact another one
+	// starts nothing, whatever the policy: whoever presses a button twice gets one
+	// mail, and nobody can fill a stranger's mailbox. 0s to 720h, 5m by default.
+	//
+	// +optional
+	// +default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('720h')",message="optIn.resendInterval must be between 0s and 720h"
+	ResendInterval *metav1.Duration `json:"resendInterval,omitempty"`
+
+	// linkTTL is how long the link in an opt-in mail works, from the moment that
+	// the mail is sent. 1m to 8760h, 168h by default.
+	//
+	// +optional
+	// +default="168h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="optIn.linkTTL must be between 1m and 8760h"
+	LinkTTL *metav1.Duration `json:"linkTTL,omitempty"`
+
+	// confirmedURL is where people are sent who have confirmed, an http or https
+	// URL. Without it they see a built-in page.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",message="optIn.confirmedURL must be an http or https URL with a host"
+	ConfirmedURL string `json:"confirmedURL,omitempty"`
+
+	// mailings are the opt-in mailings that the parameter doimailing can name. A
+	// list without any sends a built-in one.
 	//
 	// +optional
 	// +listType=map
@@ -185,10 +248,58 @@ type OptInMailing struct {
 	Key string `json:"key,omitempty"`
 
 	// default makes this the mailing of a call without doimailing. At most one
-	// mailing is the default.
+	// mailing is the default; one that is alone need not say so.
 	//
 	// +optional
 	Default *bool `json:"default,omitempty"`
+
+	// subject is the mail's subject. Without it the mail has a built-in one, in
+	// the recipient's language.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:Pattern=`^[^\x00-\x1f\x7f]+$`
+	Subject string `json:"subject,omitempty"`
+
+	// from is the mail's sender, such as news@example.com or
+	// "Example News <news@example.com>". Without it the mail has the sender that
+	// the dispatcher's flag --mail-from names.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=320
+	// +kubebuilder:validation:Pattern=`^([^\x00-\x1f\x7f<>]*<[^\x00-\x20\x7f<>@]+@[^\x00-\x20\x7f<>@]+>|[^\x00-\x20\x7f<>@]+@[^\x00-\x20\x7f<>@]+)$`
+	From string `json:"from,omitempty"`
+
+	// templateRef names the ConfigMap with the mail's templates: mail.txt for
+	// text/template and, optionally, mail.html for html/template. Without it the
+	// mail has a built-in text, in the recipient's language.
+	//
+	// +optional
+	TemplateRef ConfigMapReference `json:"templateRef,omitzero"`
+}
+
+// Pages says how the pages of a list look: confirm, unsubscribe and profile.
+type Pages struct {
+	// templateRef names the ConfigMap with what the pages look like: page.html,
+	// an html/template that the contents are put into, and style.css; each is
+	// optional. Without it pages have a plain built-in look.
+	//
+	// +optional
+	TemplateRef ConfigMapReference `json:"templateRef,omitzero"`
+
+	// profileFields are the fields that people may see and change on the profile
+	// page, by the names of standard fields or of customFields, in this order.
+	// FIRSTNAME and LASTNAME by default.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:items:MinLength=3
+	// +kubebuilder:validation:items:MaxLength=64
+	ProfileFields []string `json:"profileFields,omitempty"`
 }
 
 // ContactListStatus is what the controller has seen of a ContactList.
@@ -234,3 +345,59 @@ type ContactListList struct {
 
 // GetConditions returns the conditions of the status.
 func (l *ContactList) GetConditions() []metav1.Condition { return l.Status.Conditions }
+
+const (
+	defaultLinkTTL        = 168 * time.Hour
+	defaultResendInterval = 5 * time.Minute
+)
+
+// LinkTTL returns how long the link in an opt-in mail works.
+func (l *ContactList) LinkTTL() time.Duration {
+	if l.Spec.OptIn.LinkTTL == nil {
+		return defaultLinkTTL
+	}
+	return l.Spec.OptIn.LinkTTL.Duration
+}
+
+// ResendInterval returns how long after an opt-in request another one starts
+// nothing.
+func (l *ContactList) ResendInterval() time.Duration {
+	if l.Spec.OptIn.ResendInterval == nil {
+		return defaultResendInterval
+	}
+	return l.Spec.OptIn.ResendInterval.Duration
+}
+
+// Mailing returns the opt-in mailing of this key; for an empty key the default
+// one, which is also that of a list that has only one. It returns nil when there
+// is none.
+func (l *ContactList) Mailing(key string) *OptInMailing {
+	mailings := l.Spec.OptIn.Mailings
+	if key == "" && len(mailings) == 1 {
+		return &mailings[0]
+	}
+	for i := range mailings {
+		isDefault := mailings[i].Default != nil && *mailings[i].Default
+		if mailings[i].Key == key || key == "" && isDefault {
+			return &mailings[i]
+		}
+	}
+	return nil
+}
+
+// ProfileFields returns the names of the fields that people may change on the
+// profile page.
+func (l *ContactList) ProfileFields() []string {
+	if len(l.Spec.Pages.ProfileFields) == 0 {
+		return []string{"FIRSTNAME", "LASTNAME"}
+	}
+	return l.Spec.Pages.ProfileFields
+}
+
+// DisplayName returns how people call the list.
+func (l *ContactList) DisplayName() string {
+	if l.Spec.DisplayName == "" {
+		return l.Name
+	}
+	return l.Spec.DisplayName
+}

@@ -10,6 +10,16 @@ type ListReference struct {
 	Name string `json:"name,omitempty"`
 }
 
+// ConfigMapReference names a ConfigMap of the same namespace.
+type ConfigMapReference struct {
+	// name is the ConfigMap's metadata.name.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
 // SecretReference names a Secret of the same namespace.
 type SecretReference struct {
 	// name is the Secret's metadata.name.

@@ -42,6 +42,9 @@ type OptIn struct {
 	Plus bool `json:"plus,omitempty"`
 	// RequestedAt is when it was last requested.
 	RequestedAt time.Time `json:"requestedAt"`
+	// ConfirmedAt is when one was last confirmed, this one or one before it;
+	// zero when none was. Mails about requests up to then are used up.
+	ConfirmedAt time.Time `json:"confirmedAt,omitzero"`
 }
 
 // Permission is what a contact allowed. The numbers are Maileon's.

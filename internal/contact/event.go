@@ -16,6 +16,10 @@ const (
 	EventDelete        v1alpha1.EventType = "Delete"
 )
 
+// EventOptInMail is in the log beside them and means no subscription: an opt-in
+// was started, and the dispatcher mails its link.
+const EventOptInMail v1alpha1.EventType = "OptInMail"
+
 // The sources of events, as a WebhookSubscription names them.
 const (
 	SourceAPI       v1alpha1.EventSource = "API"
@@ -73,7 +77,8 @@ type Decision struct {
 	// Removed tells whether the contact was there and is stored no more; Contact
 	// is what it was.
 	Removed bool
-	// OptInStarted tells whether a double opt-in was started.
+	// OptInStarted tells whether a double opt-in was started. The store appends
+	// an EventOptInMail to the log then, behind the events.
 	OptInStarted bool
 	// Repeated tells that this repeats a call that was answered before: nothing
 	// was done now. The store sets it.

@@ -36,6 +36,9 @@ type Save struct {
 	// ResendPolicy says whether a repeated request starts another opt-in; empty
 	// means v1alpha1.ResendUnconfirmed.
 	ResendPolicy v1alpha1.ResendPolicy
+	// ResendInterval is how long after an opt-in request another one starts
+	// nothing, whatever the policy.
+	ResendInterval time.Duration
 	// EventSource is what the events that the call raises carry.
 	EventSource v1alpha1.EventSource
 	// Time is when the call was made.
@@ -64,7 +67,7 @@ func (s Save) Decide(current *Contact) Decision {
 	if subscribes(current.Permission, after.Permission) {
 		decision.Events = append(decision.Events, s.event(EventSubscribe))
 	} else if after.Permission != current.Permission {
-		changed = append(changed, "permission")
+		changed = append(changed, changedPermission)
 	}
 	if len(changed) > 0 {
 		event := s.event(EventChangeProfile)
@@ -102,6 +105,12 @@ func (s Save) create() Decision {
 	}
 }
 
+// What an event's Changed calls that is no field.
+const (
+	changedExternalID = "external_id"
+	changedPermission = "permission"
+)
+
 // lowers tells whether a call would take a confirmed permission back: 5 stays
 // 5, and 4 can only become 5.
 func lowers(before, given Permission) bool {
@@ -120,7 +129,7 @@ func (s Save) update(after *Contact) (changed []string) {
 	}
 	if s.ExternalID != nil && *s.ExternalID != after.ExternalID {
 		after.ExternalID = *s.ExternalID
-		changed = append(changed, "external_id")
+		changed = append(changed, changedExternalID)
 	}
 	var names []string
 	after.StandardFields, names = merge(after.StandardFields, s.StandardFields, "")
@@ -172,6 +181,9 @@ func (s Save) trace(after *Contact) (changed bool) {
 // mayRepeatOptIn tells whether the list's policy starts an opt-in for a contact
 // that exists already.
 func (s Save) mayRepeatOptIn(current *Contact) bool {
+	if current.OptIn != nil && s.Time.Sub(current.OptIn.RequestedAt) < s.ResendInterval {
+		return false
+	}
 	switch s.ResendPolicy {
 	case v1alpha1.ResendAlways:
 		return true
@@ -185,6 +197,9 @@ func (s Save) mayRepeatOptIn(current *Contact) bool {
 func (s Save) startOptIn(after *Contact) {
 	request := *s.OptIn
 	request.RequestedAt = s.Time
+	if after.OptIn != nil {
+		request.ConfirmedAt = after.OptIn.ConfirmedAt
+	}
 	after.OptIn = &request
 }
 

@@ -1,13 +1,14 @@
 // Package store answers: what must never be lost?
 //
 // It says what a store does; the engines beneath it (sqlite) do it, and the
-// suite in storetest holds each engine to it. A store holds four things:
+// suite in storetest holds each engine to it. A store holds five things:
 //
 //   - contacts, one row each;
 //   - the event log: what happened to contacts, in the order of commits;
 //   - deliveries, one small row for each subscription: how far it has read the
 //     log, which events of what it read are still open, and how its callback is;
-//   - key usage, when each API key was last used.
+//   - key usage, when each API key was last used;
+//   - texts, the templates of lists that the controller has checked.
 //
 // Fan-out costs no writes: an event is stored once, however many subscriptions
 // match it.
@@ -21,6 +22,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/link"
 )
 
 // The errors that callers tell apart.
@@ -48,9 +50,13 @@ type Store interface {
 	Log
 	Deliveries
 	KeyUsage
+	Texts
 	// Identity returns a random name that the store got when it was made and
 	// keeps for ever.
 	Identity() string
+	// LinkKey returns what the links to recipients are signed with. The store
+	// made it when it was made itself, and keeps it for ever.
+	LinkKey() link.Key
 	// Close ends all work and frees the store for another process.
 	Close() error
 }
@@ -81,6 +87,9 @@ type ContactReader interface {
 	// FindContact returns the contact of an address, in the form that addresses
 	// are compared in, or ErrNotFound.
 	FindContact(ctx context.Context, list contact.ListKey, address string) (contact.Contact, error)
+	// FindContactByID returns the contact of a number, or ErrNotFound where the
+	// list has none of this number.
+	FindContactByID(ctx context.Context, list contact.ListKey, id int64) (contact.Contact, error)
 	// ListContacts returns contacts of a list in the order of their addresses,
 	// beginning behind this one, and the address to go on behind; it is empty
 	// when there are no more. limit is how many to return at most.
@@ -94,6 +103,9 @@ type Change struct {
 	// Address is the address in the form that addresses are compared in,
 	// contact.Address.Key.
 	Address string
+	// ContactID names the contact instead of Address when it is not 0. Such a
+	// change can't make a contact.
+	ContactID int64
 	// Apply decides, given the stored contact or nil. It may run several times
 	// and on any goroutine, so it must depend on its argument alone.
 	Apply func(current *contact.Contact) contact.Decision
@@ -143,7 +155,7 @@ type Query struct {
 	After int64
 	// UpTo is the last position to look at; 0 means the end of the log.
 	UpTo int64
-	// Positions, when not nil, names the events one by one.
+	// Positions, when not nil, names the events one by one, of whatever type.
 	Positions []int64
 	// Filter is what events must match.
 	Filter Filter
@@ -152,11 +164,12 @@ type Query struct {
 }
 
 // Filter is the part of a subscription that an engine can match. The zero
-// Filter matches every event.
+// Filter matches every event but contact.EventOptInMail, which must be named.
 type Filter struct {
 	// Namespace is the lists' namespace; empty means any.
 	Namespace string
-	// Lists, Types and Sources are what to match; empty means any.
+	// Lists, Types and Sources are what to match; empty means any, of types any
+	// that subscriptions can name.
 	Lists   []string
 	Types   []v1alpha1.EventType
 	Sources []v1alpha1.EventSource
@@ -167,8 +180,15 @@ type Filter struct {
 func (f Filter) Matches(event *contact.Event) bool {
 	return (f.Namespace == "" || f.Namespace == event.List.Namespace) &&
 		(len(f.Lists) == 0 || slices.Contains(f.Lists, event.List.Name)) &&
-		(len(f.Types) == 0 || slices.Contains(f.Types, event.Type)) &&
+		f.matchesType(event.Type) &&
 		(len(f.Sources) == 0 || slices.Contains(f.Sources, event.Source))
+}
+
+func (f Filter) matchesType(kind v1alpha1.EventType) bool {
+	if len(f.Types) == 0 {
+		return kind != contact.EventOptInMail
+	}
+	return slices.Contains(f.Types, kind)
 }
 
 // SubscriptionKey names a WebhookSubscription of any namespace.
@@ -176,6 +196,11 @@ type SubscriptionKey struct {
 	Namespace string
 	Name      string
 }
+
+// MailKey names the delivery row of opt-in mails, which is there from the
+// store's first moment and can't be dropped. It is no WebhookSubscription's,
+// because it has no namespace.
+var MailKey = SubscriptionKey{Name: "mail"}
 
 // Deliveries keeps how far each subscription is. The controller opens and
 // drops a subscription's row, the dispatcher that delivers for it writes it.
@@ -191,8 +216,9 @@ type Deliveries interface {
 	// Checkpoint writes rows together, in one commit. It never makes a row, and
 	// it leaves a row alone that has another Token: such keys are returned.
 	Checkpoint(ctx context.Context, deliveries []Delivery) (gone []SubscriptionKey, err error)
-	// DeliveriesSince returns the rows written after this revision, oldest
-	// write first. 0 returns all.
+	// DeliveriesSince returns the rows of subscriptions written after this
+	// revision, oldest write first. 0 returns all. The row of MailKey is never
+	// among them.
 	DeliveriesSince(ctx context.Context, revision int64) ([]Delivery, error)
 }
 
@@ -261,4 +287,24 @@ type KeyUsage interface {
 	KeyUses(ctx context.Context, since time.Time) (map[KeyName]time.Time, error)
 	// ForgetKey removes what is known of a key; it does nothing when nothing is.
 	ForgetKey(ctx context.Context, key KeyName) error
+}
+
+// Files are the data of a ConfigMap: contents by name.
+type Files map[string]string
+
+// ListTexts are the templates of one list that were found to be good.
+type ListTexts struct {
+	// Mailings are those of opt-in mailings, by the mailing's key.
+	Mailings map[string]Files `json:"mailings,omitempty"`
+	// Pages are those of the recipients' pages; empty for the built-in look.
+	Pages Files `json:"pages,omitempty"`
+}
+
+// Texts keeps the templates of lists. The controller writes them, ingress and
+// dispatcher read them, so neither needs a right to read ConfigMaps.
+type Texts interface {
+	// SaveTexts replaces the texts of a list.
+	SaveTexts(ctx context.Context, list contact.ListKey, texts ListTexts) error
+	// LoadTexts returns the texts of a list, empty ones when it has none.
+	LoadTexts(ctx context.Context, list contact.ListKey) (ListTexts, error)
 }

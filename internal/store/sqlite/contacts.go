@@ -16,6 +16,8 @@ const (
 
 	selectContact = selectContacts + ` AND address = ?`
 
+	selectContactByID = selectContacts + ` AND id = ?`
+
 	selectExternalID = `SELECT id FROM contacts WHERE namespace = ? AND list = ? AND external_id = ?`
 
 	insertContact = `INSERT INTO contacts (namespace, list, address, external_id, revision, state)
@@ -68,11 +70,15 @@ func (tx *transaction) change(change store.Change) (contact.Decision, error) {
 			return deref(first), err
 		}
 	}
-	current, err := tx.loadContact(change.List, change.Address)
+	current, address, err := tx.loadContact(change)
 	if err != nil {
 		return contact.Decision{}, err
 	}
 	decision := change.Apply(current)
+	if change.ContactID != 0 {
+		change.Address = address
+		decision.Changed = decision.Changed && current != nil
+	}
 	if decision.Changed {
 		if err := tx.write(change, current, &decision); err != nil {
 			return contact.Decision{}, err
@@ -116,7 +122,13 @@ func (tx *transaction) write(change store.Change, current *contact.Contact, deci
 			return err
 		}
 	}
-	return nil
+	if !decision.OptInStarted {
+		return nil
+	}
+	return tx.appendEvent(&contact.Event{
+		Type: contact.EventOptInMail, Source: contact.SourceAPI, Time: decision.Contact.OptIn.RequestedAt,
+		List: change.List, Address: change.Address, Contact: decision.Contact,
+	})
 }
 
 func (tx *transaction) removeContact(list contact.ListKey, current *contact.Contact) error {
@@ -126,15 +138,20 @@ func (tx *transaction) removeContact(list contact.ListKey, current *contact.Cont
 	return tx.count(list, -1, -subscribed(current))
 }
 
-func (tx *transaction) loadContact(list contact.ListKey, address string) (*contact.Contact, error) {
-	loaded, _, err := scanContact(tx.row(tx.selectContact, list.Namespace, list.Name, address))
+// loadContact returns the contact that a change names and its address, or nil.
+func (tx *transaction) loadContact(change store.Change) (*contact.Contact, string, error) {
+	query, name := tx.selectContact, any(change.Address)
+	if change.ContactID != 0 {
+		query, name = tx.selectContactByID, change.ContactID
+	}
+	loaded, address, err := scanContact(tx.row(query, change.List.Namespace, change.List.Name, name))
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return &loaded, nil
+	return &loaded, address, nil
 }
 
 // scanContact reads a row of selectContacts.
@@ -229,7 +246,16 @@ func (s *Store) Count(ctx context.Context, list contact.ListKey) (contact.Counts
 
 // FindContact implements store.ContactReader.
 func (s *Store) FindContact(ctx context.Context, list contact.ListKey, address string) (contact.Contact, error) {
-	found, _, err := scanContact(s.read.QueryRowContext(ctx, selectContact, list.Namespace, list.Name, address))
+	return s.find(ctx, selectContact, list, address)
+}
+
+// FindContactByID implements store.ContactReader.
+func (s *Store) FindContactByID(ctx context.Context, list contact.ListKey, id int64) (contact.Contact, error) {
+	return s.find(ctx, selectContactByID, list, id)
+}
+
+func (s *Store) find(ctx context.Context, query string, list contact.ListKey, name any) (contact.Contact, error) {
+	found, _, err := scanContact(s.read.QueryRowContext(ctx, query, list.Namespace, list.Name, name))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = store.ErrNotFound
 	}

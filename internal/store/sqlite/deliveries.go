@@ -17,7 +17,7 @@ const (
 	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, revision = ?
 		WHERE namespace = ? AND name = ? AND token = ?`
 
-	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ?`
+	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ? AND namespace <> ''` // store.MailKey stays
 
 	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, revision FROM deliveries`
 )
@@ -110,7 +110,7 @@ func (s *Store) LoadDelivery(ctx context.Context, key store.SubscriptionKey) (st
 
 // DeliveriesSince implements store.Deliveries.
 func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.Delivery, error) {
-	rows, err := s.read.QueryContext(ctx, selectDeliveries+" WHERE revision > ? ORDER BY revision", revision)
+	rows, err := s.read.QueryContext(ctx, selectDeliveries+" WHERE revision > ? AND namespace <> '' ORDER BY revision", revision)
 	if err != nil {
 		return nil, fmt.Errorf("read delivery states: %w", err)
 	}

@@ -132,8 +132,11 @@ func conditions(query store.Query) (where string, arguments []any) {
 	if len(query.Filter.Lists) > 0 {
 		add("list IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Lists))
 	}
-	if len(query.Filter.Types) > 0 {
+	switch {
+	case len(query.Filter.Types) > 0:
 		add("type IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Types))
+	case query.Positions == nil:
+		add("type <> ?", contact.EventOptInMail)
 	}
 	if len(query.Filter.Sources) > 0 {
 		add("source IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Sources))

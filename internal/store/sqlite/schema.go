@@ -90,6 +90,19 @@ var migrations = []string{
 		PRIMARY KEY (namespace, name)
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX key_usage_last_used ON key_usage (last_used);`,
+
+	`CREATE TABLE texts ( -- checked templates of lists
+		namespace TEXT NOT NULL,
+		list      TEXT NOT NULL,
+		texts     TEXT NOT NULL, -- store.ListTexts as JSON
+		PRIMARY KEY (namespace, list)
+	) STRICT, WITHOUT ROWID;
+
+	-- store.MailKey: opt-in mails begin with the first that is asked for from now on.
+	INSERT INTO deliveries (namespace, name, token, cursor, open, behind, health, revision)
+		SELECT '', 'mail', revision, cursor, '[]', 0, '{}', revision FROM (SELECT
+			(SELECT coalesce(max(revision), 0) + 1 FROM deliveries) AS revision,
+			(SELECT coalesce(max(position), 0) FROM events) AS cursor);`,
 }
 
 // readThroughSize is how large a file may be to be read through at the start:
@@ -152,14 +165,39 @@ func migrate(ctx context.Context, db *sql.DB, migrations []string) error {
 			return fmt.Errorf("migrate to schema %d: %w", i+1, err)
 		}
 	}
-	if facts.version == 0 {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES ('identity', ?)`, rand.Text()); err != nil {
-			return err
-		}
+	if err := makeSecrets(ctx, tx); err != nil {
+		return err
 	}
 	stamp := fmt.Sprintf("PRAGMA user_version = %d; PRAGMA application_id = %d", len(migrations), applicationID)
 	if _, err := tx.ExecContext(ctx, stamp); err != nil {
 		return err
 	}
 	return tx.Commit()
+}
+
+// makeSecrets gives the store the random values that it has none of yet and
+// keeps for ever.
+func makeSecrets(ctx context.Context, tx *sql.Tx) error {
+	for _, name := range []string{metaIdentity, metaLinkKey} {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING`, name, rand.Text()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The names in the table meta.
+const (
+	metaIdentity = "identity"
+	metaLinkKey  = "link_key"
+)
+
+// readSecrets reads what makeSecrets has made.
+func (s *Store) readSecrets(ctx context.Context) error {
+	for name, value := range map[string]*string{metaIdentity: &s.identity, metaLinkKey: (*string)(&s.linkKey)} {
+		if err := s.read.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = ?`, name).Scan(value); err != nil {
+			return fmt.Errorf("read its %s: %w", name, err)
+		}
+	}
+	return nil
 }

@@ -19,6 +19,7 @@ import (
 	sqlitedriver "modernc.org/sqlite"
 	sqlitecodes "modernc.org/sqlite/lib"
 
+	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -31,6 +32,7 @@ type Store struct {
 	read     *sql.DB
 	lock     *flock.Flock
 	identity string
+	linkKey  link.Key
 }
 
 var _ store.Store = (*Store)(nil)
@@ -81,8 +83,8 @@ func (s *Store) open(ctx context.Context, path string) error {
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
-	if err := s.read.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'identity'`).Scan(&s.identity); err != nil {
-		return fmt.Errorf("read its identity: %w", err)
+	if err := s.readSecrets(ctx); err != nil {
+		return err
 	}
 	return s.writer.start(ctx)
 }
@@ -118,6 +120,9 @@ func explain(err error) error {
 
 // Identity implements store.Store.
 func (s *Store) Identity() string { return s.identity }
+
+// LinkKey implements store.Store.
+func (s *Store) LinkKey() link.Key { return s.linkKey }
 
 // Close implements store.Store. Writes that were already queued are finished.
 func (s *Store) Close() error {

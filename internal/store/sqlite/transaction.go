@@ -16,36 +16,39 @@ type transaction struct {
 	// revision is the highest revision of any deliveries row.
 	revision int64
 
-	selectContact, selectExternalID, insertContact, updateContact, deleteContact, countContact *sql.Stmt
-	selectOnce, insertOnce, deleteOnce                                                         *sql.Stmt
-	upsertKeyUse, deleteKeyUse                                                                 *sql.Stmt
-	insertEvent, purgeEvents, insertForgetting, scrubEvents, deleteForgetting                  *sql.Stmt
-	insertDelivery, updateDelivery, deleteDelivery                                             *sql.Stmt
-	prepared                                                                                   []*sql.Stmt
+	selectContact, selectContactByID, selectExternalID, insertContact, updateContact, deleteContact, countContact *sql.Stmt
+	selectOnce, insertOnce, deleteOnce                                                                            *sql.Stmt
+	upsertKeyUse, deleteKeyUse                                                                                    *sql.Stmt
+	upsertTexts                                                                                                   *sql.Stmt
+	insertEvent, purgeEvents, insertForgetting, scrubEvents, deleteForgetting                                     *sql.Stmt
+	insertDelivery, updateDelivery, deleteDelivery                                                                *sql.Stmt
+	prepared                                                                                                      []*sql.Stmt
 }
 
 func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 	tx := &transaction{ctx: ctx, conn: conn}
 	for statement, text := range map[**sql.Stmt]string{
-		&tx.selectContact:    selectContact,
-		&tx.selectExternalID: selectExternalID,
-		&tx.insertContact:    insertContact,
-		&tx.updateContact:    updateContact,
-		&tx.deleteContact:    deleteContact,
-		&tx.countContact:     countContact,
-		&tx.selectOnce:       selectOnce,
-		&tx.insertOnce:       insertOnce,
-		&tx.deleteOnce:       deleteOnce,
-		&tx.upsertKeyUse:     upsertKeyUse,
-		&tx.deleteKeyUse:     deleteKeyUse,
-		&tx.insertEvent:      insertEvent,
-		&tx.purgeEvents:      purgeEvents,
-		&tx.insertForgetting: insertForgetting,
-		&tx.scrubEvents:      scrubEvents,
-		&tx.deleteForgetting: deleteForgetting,
-		&tx.insertDelivery:   insertDelivery,
-		&tx.updateDelivery:   updateDelivery,
-		&tx.deleteDelivery:   deleteDelivery,
+		&tx.selectContact:     selectContact,
+		&tx.selectContactByID: selectContactByID,
+		&tx.selectExternalID:  selectExternalID,
+		&tx.insertContact:     insertContact,
+		&tx.updateContact:     updateContact,
+		&tx.deleteContact:     deleteContact,
+		&tx.countContact:      countContact,
+		&tx.selectOnce:        selectOnce,
+		&tx.insertOnce:        insertOnce,
+		&tx.deleteOnce:        deleteOnce,
+		&tx.upsertKeyUse:      upsertKeyUse,
+		&tx.deleteKeyUse:      deleteKeyUse,
+		&tx.upsertTexts:       upsertTexts,
+		&tx.insertEvent:       insertEvent,
+		&tx.purgeEvents:       purgeEvents,
+		&tx.insertForgetting:  insertForgetting,
+		&tx.scrubEvents:       scrubEvents,
+		&tx.deleteForgetting:  deleteForgetting,
+		&tx.insertDelivery:    insertDelivery,
+		&tx.updateDelivery:    updateDelivery,
+		&tx.deleteDelivery:    deleteDelivery,
 	} {
 		made, err := conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // close closes them all
 		if err != nil {

@@ -44,6 +44,10 @@ func Run(t *testing.T, engine Engine) {
 		"a delivery misses nothing behind its beginning": testOpenDeliveryRace,
 		"a checkpoint writes rows that exist":            testCheckpoint,
 		"changed deliveries are found by revision":       testDeliveriesSince,
+		"a contact is found and changed by its number":   testContactByID,
+		"a started opt-in puts a mail into the log":      testOptInMail,
+		"the delivery of mails is always there":          testMailDelivery,
+		"the texts of a list are kept":                   testTexts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			opened := engine.Open(t, engine.NewPlace(t))

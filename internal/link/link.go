@@ -1,0 +1,168 @@
+// Package link answers: how does a recipient prove that a link is theirs?
+//
+// A link's last part is a token: what the link may do, to which contact of
+// which list, until when, and a signature (HMAC-SHA256, RFC 2104) with the
+// store's key. A token says nothing about a person but the contact's number.
+package link
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+
+	"postbus.dev/postbus/internal/contact"
+)
+
+// The errors of Open.
+var (
+	// ErrInvalid: the token was not made with the key, or was damaged.
+	ErrInvalid = errors.New("link is not valid")
+	// ErrExpired: the token's time is over.
+	ErrExpired = errors.New("link has expired")
+)
+
+// Purpose is what a link is for.
+type Purpose byte
+
+// The purposes. Their numbers are in tokens that are out, so they never change.
+const (
+	Confirm     Purpose = 1
+	Unsubscribe Purpose = 2
+	Profile     Purpose = 3
+)
+
+// Path returns what comes before the token in the path of such a link. It is
+// empty for an unknown purpose.
+func (p Purpose) Path() string {
+	switch p {
+	case Confirm:
+		return "/confirm/"
+	case Unsubscribe:
+		return "/unsubscribe/"
+	case Profile:
+		return "/profile/"
+	}
+	return ""
+}
+
+// Link is what a token says.
+type Link struct {
+	Purpose Purpose
+	// List and Contact name the contact by its number, which is never reused.
+	List    contact.ListKey
+	Contact int64
+	// Expires is when the link ends, in whole seconds.
+	Expires time.Time
+	// RequestedAt and Plus are of Confirm alone: see contact.Confirmation.
+	RequestedAt time.Time
+	Plus        bool
+}
+
+// MaxToken is how many characters a token has at most: names of objects in
+// Kubernetes have 253, of namespaces 63.
+const MaxToken = 520
+
+// Key makes and checks tokens. It has at least 128 bits that nobody can guess.
+type Key string
+
+const (
+	// version is the first byte of a token.
+	version = 1
+	// signatureSize is how many bytes of the HMAC a token carries: 128 bits, the
+	// least that RFC 2104 (section 5) advises.
+	signatureSize = sha256.Size / 2
+)
+
+// encoding is strict, so that each token has one spelling.
+var encoding = base64.RawURLEncoding.Strict()
+
+// Token returns the token of a link.
+func (k Key) Token(l Link) string {
+	return encoding.EncodeToString(k.seal(l.encode()))
+}
+
+// URL returns the link below a base such as https://lists.example.com.
+func (k Key) URL(base *url.URL, l Link) string {
+	return base.JoinPath(l.Purpose.Path(), k.Token(l)).String()
+}
+
+// Open returns what a token says. Errors are ErrInvalid, and ErrExpired with the
+// link that has expired.
+func (k Key) Open(token string, purpose Purpose, now time.Time) (Link, error) {
+	if len(token) > MaxToken {
+		return Link{}, ErrInvalid
+	}
+	sealed, err := encoding.DecodeString(token)
+	if err != nil || strings.ContainsAny(token, "\r\n") || len(sealed) < signatureSize { // the decoder skips line ends
+		return Link{}, ErrInvalid
+	}
+	payload := sealed[:len(sealed)-signatureSize]
+	if !hmac.Equal(k.seal(payload), sealed) {
+		return Link{}, ErrInvalid
+	}
+	l, ok := decode(payload)
+	switch {
+	case !ok || l.Purpose != purpose:
+		return Link{}, ErrInvalid
+	case !now.Before(l.Expires):
+		return l, ErrExpired
+	}
+	return l, nil
+}
+
+// seal returns the payload with its signature behind it.
+func (k Key) seal(payload []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(k))
+	mac.Write(payload) // never fails
+	return append(payload[:len(payload):len(payload)], mac.Sum(nil)[:signatureSize]...)
+}
+
+// encode returns version, purpose, plus, the numbers as varints, and the names.
+func (l Link) encode() []byte {
+	plus := byte(0)
+	if l.Plus {
+		plus = 1
+	}
+	payload := []byte{version, byte(l.Purpose), plus}
+	for _, number := range []int64{l.Contact, l.Expires.Unix(), l.requested()} {
+		payload = binary.AppendVarint(payload, number)
+	}
+	payload = append(payload, l.List.Namespace...)
+	payload = append(payload, '/') // in no name
+	return append(payload, l.List.Name...)
+}
+
+func (l Link) requested() int64 {
+	if l.RequestedAt.IsZero() {
+		return 0
+	}
+	return l.RequestedAt.UnixNano()
+}
+
+// decode reads what encode has written; anything else is not ok.
+func decode(payload []byte) (l Link, ok bool) {
+	if len(payload) < 3 || payload[0] != version {
+		return Link{}, false
+	}
+	l.Purpose, l.Plus = Purpose(payload[1]), payload[2] == 1
+	rest := payload[3:]
+	var numbers [3]int64
+	for i := range numbers {
+		number, size := binary.Varint(rest)
+		if size <= 0 {
+			return Link{}, false
+		}
+		numbers[i], rest = number, rest[size:]
+	}
+	l.Contact, l.Expires = numbers[0], time.Unix(numbers[1], 0).UTC()
+	if numbers[2] != 0 {
+		l.RequestedAt = time.Unix(0, numbers[2]).UTC()
+	}
+	l.List.Namespace, l.List.Name, ok = strings.Cut(string(rest), "/")
+	return l, ok
+}

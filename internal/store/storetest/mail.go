@@ -1,0 +1,109 @@
+package storetest
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+func testContactByID(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	first, err := s.Change(t.Context(), save("ada@example.com", "Ada"))
+	g.Expect(err).NotTo(HaveOccurred())
+	id := first.Contact.ID
+
+	byID := save("", "Augusta")
+	byID.ContactID = id
+	changed, err := s.Change(t.Context(), byID)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(changed.Contact.StandardFields).To(HaveKeyWithValue("FIRSTNAME", "Augusta"))
+	g.Expect(changed.Events).To(HaveLen(1))
+	g.Expect(changed.Events[0].Address).To(Equal("ada@example.com"))
+	g.Expect(s.FindContactByID(t.Context(), list, id)).To(Equal(changed.Contact))
+	g.Expect(s.FindContact(t.Context(), list, "ada@example.com")).To(Equal(changed.Contact))
+
+	for name, row := range map[string]struct {
+		list contact.ListKey
+		id   int64
+	}{
+		"a number that nobody has": {list: list, id: id + 1},
+		"a number of another list": {list: contact.ListKey{Namespace: list.Namespace, Name: "other"}, id: id},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			_, err := s.FindContactByID(t.Context(), row.list, row.id)
+			g.Expect(err).To(MatchError(store.ErrNotFound))
+			nobody := save("", "Nobody")
+			nobody.List, nobody.ContactID = row.list, row.id
+			decision, err := s.Change(t.Context(), nobody)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(decision.Changed).To(BeFalse())
+		})
+	}
+	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{Contacts: 1}))
+	g.Expect(s.Head(t.Context())).To(Equal(int64(2)))
+}
+
+func testOptInMail(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	change := save("ada@example.com", "Ada")
+	decide := change.Apply
+	change.Apply = func(current *contact.Contact) contact.Decision {
+		decision := decide(current)
+		decision.OptInStarted = true
+		decision.Contact.OptIn = &contact.OptIn{Mailing: "welcome", RequestedAt: now}
+		return decision
+	}
+	decision, err := s.Change(t.Context(), change)
+	g.Expect(err).NotTo(HaveOccurred())
+
+	named := store.Query{Filter: store.Filter{Types: []v1alpha1.EventType{contact.EventOptInMail}}}
+	mails, err := s.Read(t.Context(), named)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(mails).To(HaveLen(1))
+	g.Expect(mails[0].Position).To(Equal(int64(2)))
+	g.Expect(mails[0].Contact).To(Equal(decision.Contact))
+	g.Expect(mails[0].Address).To(Equal("ada@example.com"))
+	g.Expect(mails[0].Time).To(Equal(now))
+	g.Expect(s.CountEvents(t.Context(), named)).To(Equal(int64(1)))
+	g.Expect(named.Filter.Matches(&mails[0])).To(BeTrue())
+
+	// A subscription to everything does not get it.
+	g.Expect(s.CountEvents(t.Context(), store.Query{})).To(Equal(int64(1)))
+	g.Expect(store.Filter{}.Matches(&mails[0])).To(BeFalse())
+	// One that is open is found again by its position.
+	g.Expect(s.Read(t.Context(), store.Query{Positions: []int64{2}})).To(Equal(mails))
+}
+
+func testMailDelivery(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	row, err := s.LoadDelivery(t.Context(), store.MailKey)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(row.Cursor).To(BeZero())
+
+	g.Expect(s.DropDelivery(t.Context(), store.MailKey)).To(Succeed())
+	row.Cursor = 7
+	g.Expect(s.Checkpoint(t.Context(), []store.Delivery{row})).To(BeEmpty())
+	written, err := s.LoadDelivery(t.Context(), store.MailKey)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(written.Cursor).To(Equal(int64(7)))
+	g.Expect(s.DeliveriesSince(t.Context(), 0)).To(BeEmpty())
+}
+
+func testTexts(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	g.Expect(s.LoadTexts(t.Context(), list)).To(Equal(store.ListTexts{}))
+	texts := store.ListTexts{
+		Mailings: map[string]store.Files{"welcome": {"mail.txt": "Hello"}},
+		Pages:    store.Files{"style.css": "body {}"},
+	}
+	g.Expect(s.SaveTexts(t.Context(), list, store.ListTexts{Pages: store.Files{"style.css": ""}})).To(Succeed())
+	g.Expect(s.SaveTexts(t.Context(), list, texts)).To(Succeed())
+	g.Expect(s.LoadTexts(t.Context(), list)).To(Equal(texts))
+	other := contact.ListKey{Namespace: list.Namespace, Name: "other"}
+	g.Expect(s.LoadTexts(t.Context(), other)).To(Equal(store.ListTexts{}))
+}
