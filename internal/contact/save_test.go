@@ -274,6 +274,36 @@ func TestDecideRepeatsOptInByPolicy(t *testing.T) {
 	}
 }
 
+func TestDecideRepeatsOptInAfterTheInterval(t *testing.T) {
+	for name, row := range map[string]struct {
+		optIn    *contact.OptIn
+		interval time.Duration
+		policy   v1alpha1.ResendPolicy
+		starts   bool
+	}{
+		"none was requested yet":           {nil, time.Hour, v1alpha1.ResendUnconfirmed, true},
+		"shortly before the interval ends": {&contact.OptIn{RequestedAt: now.Add(time.Nanosecond - time.Hour)}, time.Hour, v1alpha1.ResendUnconfirmed, false},
+		"when the interval ends":           {&contact.OptIn{RequestedAt: now.Add(-time.Hour)}, time.Hour, v1alpha1.ResendUnconfirmed, true},
+		"Always waits too":                 {&contact.OptIn{RequestedAt: now.Add(-time.Minute)}, time.Hour, v1alpha1.ResendAlways, false},
+		"Always, when the interval ends":   {&contact.OptIn{RequestedAt: now.Add(-time.Hour)}, time.Hour, v1alpha1.ResendAlways, true},
+		"Never stays never":                {&contact.OptIn{RequestedAt: now.Add(-2 * time.Hour)}, time.Hour, v1alpha1.ResendNever, false},
+		"without an interval":              {&contact.OptIn{RequestedAt: now}, 0, v1alpha1.ResendUnconfirmed, true},
+		"a clock that was set back":        {&contact.OptIn{RequestedAt: now.Add(time.Minute)}, time.Hour, v1alpha1.ResendAlways, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			decision := aSave(func(s *contact.Save) {
+				s.OptIn, s.ResendPolicy, s.ResendInterval = &contact.OptIn{}, row.policy, row.interval
+			}).Decide(aContact(func(c *contact.Contact) { c.OptIn = row.optIn }))
+			g.Expect(decision.OptInStarted).To(Equal(row.starts))
+			g.Expect(decision.Changed).To(Equal(row.starts))
+			if !row.starts {
+				g.Expect(decision.Contact.OptIn).To(Equal(row.optIn), "what was requested stays what it was")
+			}
+		})
+	}
+}
+
 func TestDecideTwiceWithOneSave(t *testing.T) {
 	g := NewWithT(t)
 	save := aSave(func(s *contact.Save) {
