@@ -151,7 +151,7 @@ func (p *process) runDispatcher(ctx context.Context) error {
 		return fmt.Errorf("make the client that reads signing secrets: %w", err)
 	}
 	return dispatcher.Run(ctx, dispatcher.Options{
-		Objects: p.objects, Secrets: secrets, Store: p.store,
+		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
 		Registerer: p.metrics, Version: programVersion(),
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"postbus.dev/postbus/ingress"
@@ -19,7 +20,11 @@ type settings struct {
 	metricsAddress string
 	logLevel       string
 	leaseNamespace string
-	ingress        ingressSettings
+	// publicURL is what links to recipients begin with, nil when the flag says
+	// nothing.
+	publicURL *url.URL
+	ingress   ingressSettings
+	mail      mailSettings
 }
 
 // ingressSettings are what the flags of ingress say.
@@ -46,6 +51,16 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.runs("ingress") {
 		s.ingress.register(flags)
 	}
+	if s.runs("dispatcher") {
+		s.mail.register(flags)
+	}
+	if s.runs("ingress") || s.runs("dispatcher") {
+		flags.Func("public-url", "`URL` of ingress as recipients reach it, such as https://lists.example.com: what links in mails begin with",
+			func(text string) (err error) {
+				s.publicURL, err = parsePublicURL(text)
+				return err
+			})
+	}
 	if err := flags.Parse(arguments); err != nil {
 		return s, err
 	}
@@ -54,6 +69,9 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	}
 	if s.logLevel != "info" && s.logLevel != "debug" {
 		return s, fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
+	}
+	if err := s.mail.check(s.publicURL); err != nil {
+		return s, err
 	}
 	if s.runs("ingress") {
 		return s, s.ingress.check()
@@ -98,6 +116,18 @@ func (s *ingressSettings) check() error {
 		return fmt.Errorf("--max-requests is %d, it must be at least 1", s.maxRequests)
 	}
 	return nil
+}
+
+// parsePublicURL reads what links to recipients begin with.
+func parsePublicURL(text string) (*url.URL, error) {
+	base, err := url.Parse(text)
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Hostname() == "" {
+		return nil, errors.New("it must be an http or https URL with a host, such as https://lists.example.com")
+	}
+	if base.User != nil || base.RawQuery != "" || base.ForceQuery || base.Fragment != "" {
+		return nil, errors.New("it must have nothing but scheme, host, port and path")
+	}
+	return base, nil
 }
 
 // parseNetworks reads networks such as "10.0.0.0/8,fd00::/8". It refuses what

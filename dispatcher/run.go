@@ -13,6 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -24,11 +26,14 @@ type Options struct {
 	Secrets client.Reader
 	// Store has the event log and how far each subscription is.
 	Store Store
+	// Mail is how opt-in mails are sent.
+	Mail MailOptions
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
 	// Clock is the time; the real one when nil.
 	Clock clock.Clock
-	// RootCAs are who may sign callbacks' certificates; the system's when nil.
+	// RootCAs are who may sign certificates of callbacks and of the mail server;
+	// the system's when nil.
 	RootCAs *x509.CertPool
 	// ShutdownTimeout is how long attempts under way may go on after the
 	// context has ended; 10 s when 0.
@@ -45,7 +50,17 @@ type Options struct {
 type Store interface {
 	store.Log
 	store.Deliveries
+	store.Texts
 	Forgetter
+	ContactFinder
+	// LinkKey returns what links to recipients are signed with.
+	LinkKey() link.Key
+}
+
+// ContactFinder finds contacts.
+type ContactFinder interface {
+	// FindContactByID returns the contact of a number, or store.ErrNotFound.
+	FindContactByID(ctx context.Context, list contact.ListKey, id int64) (contact.Contact, error)
 }
 
 // Forgetter removes the last traces of people.
