@@ -10,8 +10,6 @@ import (
 
 	. "github.com/onsi/gomega"
 
-	"postbus.dev/postbus/api/v1alpha1"
-	"postbus.dev/postbus/ingress"
 	"postbus.dev/postbus/internal/contact"
 )
 
@@ -96,24 +94,6 @@ func TestDataSubmission(t *testing.T) {
 		want    map[string]string
 		custom  map[string]any
 	}{
-		"the body's value overrides the URL's, JSON": {
-			request: func(email string) request {
-				return request{
-					query:       "key=wrong&email=wrong&standard_CITY=Berlin&standard_ZIP=10115",
-					contentType: jsonType, body: toJSON(f.with(email, "standard_ZIP", "20095")),
-				}
-			},
-			want: map[string]string{"CITY": "Berlin", "ZIP": "20095"},
-		},
-		"the body's value overrides the URL's, form": {
-			request: func(email string) request {
-				return request{
-					query:       "key=wrong&email=wrong&standard_CITY=Berlin&standard_ZIP=10115",
-					contentType: formType, body: encode(f.with(email, "standard_ZIP", "20095")),
-				}
-			},
-			want: map[string]string{"CITY": "Berlin", "ZIP": "20095"},
-		},
 		"key in the URL and data in the body": {
 			request: func(email string) request {
 				return request{query: "key=" + f.key, contentType: jsonType, body: toJSON(map[string]string{"email": email, "standard_ZIP": "1"})}
@@ -188,11 +168,6 @@ func TestDataSubmission(t *testing.T) {
 				return request{query: "key=+" + f.key + "+&email=+" + url.QueryEscape(email) + "+&sync_mode=+1&permission=1+&doi=+false+"}
 			},
 		},
-		"doiplus and doimailing without doi are ignored, whatever they hold": {
-			request: func(email string) request {
-				return request{query: encode(f.with(email, "doi", "false", "doiplus", "perhaps", "doimailing", "gone"))}
-			},
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -208,120 +183,4 @@ func TestDataSubmission(t *testing.T) {
 			g.Expect(got.body).To(ContainSubstring(`"doi":{"started":false}`))
 		})
 	}
-}
-
-func TestRepeatedCalls(t *testing.T) {
-	f := start(t)
-	for name, row := range map[string]struct {
-		first, second []string
-		created       bool
-		started       bool
-		permission    contact.Permission
-		events        []string
-	}{
-		"the same again": {
-			first: []string{"standard_ZIP", "1"}, second: []string{"standard_ZIP", "1", "sync_mode", "1"},
-			permission: 1, events: []string{"Create API"},
-		},
-		"sync_mode 2 is the default and ignores": {
-			first: []string{"standard_ZIP", "1"}, second: []string{"standard_ZIP", "2", "permission", "4"},
-			permission: 1, events: []string{"Create API"},
-		},
-		"sync_mode 1 updates": {
-			first: nil, second: []string{"sync_mode", "1", "standard_ZIP", "2", "custom_vegan", "false", "external_id", "42"},
-			permission: 1, events: []string{"Create API", "ChangeProfile API [ZIP external_id vegan]"},
-		},
-		"sync_mode 1 without permission keeps it": {
-			first: []string{"permission", "2"}, second: []string{"sync_mode", "1"},
-			permission: 2, events: []string{"Create API", "Subscribe API"},
-		},
-		"none becomes confirmed": {
-			first: nil, second: []string{"sync_mode", "1", "permission", "3"},
-			permission: 3, events: []string{"Create API", "Subscribe API"},
-		},
-		"double opt-in stays": {
-			first: []string{"permission", "4"}, second: []string{"sync_mode", "1", "permission", "1"},
-			permission: 4, events: []string{"Create API", "Subscribe API"},
-		},
-		"doi again, unconfirmed": {
-			first: []string{"doi", "true"}, second: []string{"doi", "true"},
-			permission: 1, started: true, events: []string{"Create API"},
-		},
-		"doi again, confirmed": {
-			first: []string{"permission", "5", "doi", "true"}, second: []string{"doi", "true"},
-			permission: 5, started: false, events: []string{"Create API", "Subscribe API"},
-		},
-	} {
-		for form, send := range forms {
-			t.Run(name+", "+form, func(t *testing.T) {
-				g := NewWithT(t)
-				email := strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(name+"-"+form)) + "@example.com"
-				for i, parameters := range [][]string{row.first, row.second} {
-					given := f.with(email, parameters...)
-					if id, set := given["external_id"]; set {
-						given["external_id"] = id + form
-					}
-					got := f.send(t, send(given))
-					g.Expect(got.status).To(Equal(http.StatusOK), got.body)
-					if i == 1 {
-						stored := f.contact(t, email)
-						g.Expect(got.body).To(MatchJSON(fmt.Sprintf(
-							`{"contact":{"id":"%d","list":"newsletter","created":false},"doi":{"started":%t}}`, stored.ID, row.started)))
-						g.Expect(stored.Permission).To(Equal(row.permission))
-					}
-				}
-				g.Expect(f.events(t, email)).To(Equal(row.events))
-			})
-		}
-	}
-}
-
-func TestResendPolicyAndSourceComeFromTheObjects(t *testing.T) {
-	g := NewWithT(t)
-	f := start(t)
-	list := newsletter(f.namespace)
-	list.Name = "always"
-	list.Spec.OptIn.ResendPolicy = v1alpha1.ResendAlways
-	g.Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
-	key := f.issue(t, "console", func(object *v1alpha1.ApiKey) {
-		object.Spec.ListRef.Name = "always"
-		object.Spec.Source = contact.SourceConsole
-	})
-	g.Eventually(func() int {
-		return f.send(t, request{query: "key=" + key + "&email=max@example.com&permission=4"}).status
-	}).Should(Equal(http.StatusOK))
-	got := f.send(t, request{query: "key=" + key + "&email=max@example.com&doi=true"})
-	g.Expect(got.body).To(ContainSubstring(`"list":"always","created":false},"doi":{"started":true}`))
-	g.Expect(f.events(t, "max@example.com")).To(Equal([]string{"Create Console", "Subscribe Console"}))
-}
-
-func TestExternalIDIsUniqueInItsList(t *testing.T) {
-	g := NewWithT(t)
-	f := start(t)
-	g.Expect(f.send(t, request{query: encode(f.with("a@example.com", "external_id", "42"))}).status).To(Equal(http.StatusOK))
-	got := f.send(t, request{query: encode(f.with("b@example.com", "external_id", "42"))})
-	g.Expect(got.status).To(Equal(http.StatusConflict))
-	g.Expect(got.body).To(MatchJSON(`{"error":{"code":"ExternalIDTaken","parameter":"external_id",
-		"message":"illegal parameter value: external_id belongs to another contact of the list"}}`))
-	g.Expect(f.contact(t, "b@example.com")).To(BeNil())
-}
-
-func TestStoreThatIsDown(t *testing.T) {
-	g := NewWithT(t)
-	f := start(t)
-	f.closeStore(t)
-	got := f.send(t, request{query: encode(f.with("a@example.com"))})
-	g.Expect(got.status).To(Equal(http.StatusServiceUnavailable))
-	g.Expect(got.header.Get("Retry-After")).To(Equal("5"))
-	g.Expect(got.body).To(ContainSubstring(`"code":"Unavailable"`))
-}
-
-func TestUnexpectedErrorShowsNothing(t *testing.T) {
-	g := NewWithT(t)
-	f := start(t, func(options *ingress.Options) { options.Contacts = nil })
-	got := f.send(t, request{query: encode(f.with("a@example.com"))})
-	g.Expect(got.status).To(Equal(http.StatusInternalServerError))
-	g.Expect(got.body).To(MatchJSON(`{"error":{"message":"internal server error","code":"Internal"}}`))
-	g.Expect(strings.Count(f.logs.String(), "request panicked")).To(Equal(1))
-	g.Expect(f.logs.String()).NotTo(ContainSubstring("a@example.com"))
 }

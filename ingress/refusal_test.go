@@ -49,40 +49,18 @@ func TestRefusedRequests(t *testing.T) {
 		status  int
 		message string
 	}{
-		"GET":                     {request{method: "GET", query: good}, 405, "the method must be POST"},
-		"PUT":                     {request{method: "PUT", query: good}, 405, "the method must be POST"},
-		"OPTIONS":                 {request{method: "OPTIONS", query: good}, 405, "the method must be POST"},
 		"a preflight":             {request{method: "OPTIONS", header: map[string]string{"Origin": "https://example.com"}}, 403, browser},
-		"a browser":               {request{query: good, header: map[string]string{"Origin": "https://example.com"}}, 403, browser},
-		"a sandboxed browser":     {request{query: good, header: map[string]string{"Origin": "null"}}, 403, browser},
 		"another path":            {request{path: "/webhooks/contacts", query: good}, 404, "no such resource"},
 		"a path with a slash":     {request{path: contactPath + "/", query: good}, 404, "no such resource"},
 		"a path to be cleaned":    {request{path: "/" + contactPath, query: good}, 404, "no such resource"},
-		"a body without a type":   {request{body: good}, 415, mediaType},
-		"a text body":             {request{body: good, contentType: "text/plain"}, 415, mediaType},
-		"a multipart body":        {request{body: good, contentType: "multipart/form-data; boundary=x"}, 415, mediaType},
 		"a type that none is":     {request{body: good, contentType: ";;"}, 415, mediaType},
 		"another charset":         {request{body: good, contentType: formType + "; charset=iso-8859-1"}, 415, mediaType},
 		"a compressed body":       {request{body: good, contentType: formType, header: map[string]string{"Content-Encoding": "gzip"}}, 415, mediaType},
-		"a body over 1 MiB":       {request{query: good, contentType: formType, body: "a=" + strings.Repeat("x", 1<<20-1)}, 413, "the body must have at most 1 MiB"},
-		"the same, chunked":       {request{query: good, contentType: jsonType, chunked: true, body: strings.Repeat(" ", 1<<20+1)}, 413, "the body must have at most 1 MiB"},
 		"text that no JSON is":    {request{query: good, contentType: jsonType, body: good}, 400, noObject},
 		"JSON that breaks off":    {request{contentType: jsonType, body: strings.TrimSuffix(goodJSON, "}")}, 400, noObject},
 		"JSON with a spare comma": {request{contentType: jsonType, body: strings.TrimSuffix(goodJSON, "}") + ",}"}, 400, noObject},
-		"two JSON objects":        {request{contentType: jsonType, body: goodJSON + goodJSON}, 400, noObject},
 		"a JSON array":            {request{query: good, contentType: jsonType, body: `[` + goodJSON + `]`}, 400, noObject},
-		"JSON null":               {request{query: good, contentType: jsonType, body: `null`}, 400, noObject},
 		"only spaces as JSON":     {request{query: good, contentType: jsonType, body: ` `}, 400, noObject},
-		"JSON that is no UTF-8": {
-			request{contentType: jsonType, body: strings.TrimSuffix(goodJSON, "}") + ",\"src\":\"\xff\"}"},
-			400,
-			"malformed request: the body must be valid UTF-8",
-		},
-		"a null": {
-			request{query: good, contentType: jsonType, body: `{"src":null}`},
-			400,
-			"illegal parameter value: src must be a string, a number, true or false",
-		},
 		"an array": {
 			request{contentType: jsonType, body: `{"tags":[["key"],{"key":1}],` + goodJSON[1:]},
 			400,
@@ -92,11 +70,6 @@ func TestRefusedRequests(t *testing.T) {
 			request{query: good, contentType: jsonType, body: `{"standard_ZIP":{"a":1}}`},
 			400,
 			"illegal parameter value: standard_ZIP must be a string, a number, true or false",
-		},
-		"a JSON key given twice": {
-			request{contentType: jsonType, body: `{"src":"a","src":"a",` + goodJSON[1:]},
-			400,
-			"too many values: src is given more than once",
 		},
 		"a JSON key given twice, once escaped": {
 			request{contentType: jsonType, body: `{"src":"a","\u0073rc":"a",` + goodJSON[1:]},
@@ -108,65 +81,13 @@ func TestRefusedRequests(t *testing.T) {
 			400,
 			"too many values: custom_special date is given more than once",
 		},
-		"a parameter twice in the URL": {request{query: good + "&email=max@example.com"}, 400, "too many values: email is given more than once"},
-		"a parameter twice in the form": {
-			request{contentType: formType, body: good + "&src=a&src=b"},
-			400,
-			"too many values: src is given more than once",
-		},
-		"a parameter twice in the URL, once in the body": {
-			request{query: "src=a&src=b", contentType: formType, body: good + "&src=c"},
-			400,
-			"too many values: src is given more than once",
-		},
-		"a broken escape in the URL":         {request{query: good + "&src=%zz"}, 400, noPercent},
-		"a broken escape in a form's name":   {request{contentType: formType, body: good + "&%=a"}, 400, noPercent},
-		"bytes in the URL that are no UTF-8": {request{query: good + "&src=%ff"}, 400, noUTF8},
-		"a form that is no UTF-8":            {request{contentType: formType, body: good + "&src=\xff"}, 400, noUTF8},
+		"a broken escape in the URL":       {request{query: good + "&src=%zz"}, 400, noPercent},
+		"a broken escape in a form's name": {request{contentType: formType, body: good + "&%=a"}, 400, noPercent},
+		"a form that is no UTF-8":          {request{contentType: formType, body: good + "&src=\xff"}, 400, noUTF8},
 	} {
 		t.Run(name, func(t *testing.T) {
 			expectRefusal(t, f.send(t, row.request), row.status, row.message)
 		})
-	}
-	NewWithT(t).Expect(f.contact(t, "max@example.com")).To(BeNil())
-}
-
-func TestRefusedParameters(t *testing.T) {
-	f := start(t)
-	for name, row := range map[string]struct{ parameter, value, message string }{
-		"no address":             {"email", "", "illegal parameter value: email is required"},
-		"an address without @":   {"email", "max.mustermannQxqueue.com", "illegal parameter value: email must have exactly one @"},
-		"a plus sent as a space": {"email", "max news@example.com", "illegal parameter value: email must not contain a space; a '+' in a URL or a form is sent as %2B"},
-		"permission 7":           {"permission", "7", "illegal parameter value: permission must be 1, 2, 3, 4, 5 or 6"},
-		"no permission's value":  {"permission", "", "illegal parameter value: permission must be 1, 2, 3, 4, 5 or 6"},
-		"sync_mode 3":            {"sync_mode", "3", "illegal parameter value: sync_mode must be 1 (update) or 2 (ignore)"},
-		"doi yes":                {"doi", "yes", "illegal parameter value: doi must be true or false"},
-		"doi in capitals":        {"doi", "TRUE", "illegal parameter value: doi must be true or false"},
-		"doiplus 1":              {"doiplus", "1", "illegal parameter value: doiplus must be true or false"},
-		"a mailing that is not":  {"doimailing", "gone", "illegal parameter value: doimailing must be the key of an opt-in mailing of the list"},
-		"a long external id":     {"external_id", strings.Repeat("x", 256), "illegal parameter value: external_id must have at most 255 characters"},
-		"a long source":          {"src", strings.Repeat("x", 256), "illegal parameter value: src must have at most 255 characters"},
-		"a long page":            {"subscription_page", strings.Repeat("x", 2049), "illegal parameter value: subscription_page must have at most 2048 characters"},
-		"a bad gender":           {"standard_GENDER", "x", "illegal standard field value: GENDER must be m, f or d"},
-		"a read-only field":      {"standard_PERMISSION_STATUS", "4", "illegal standard field value: PERMISSION_STATUS is read-only"},
-		"no standard field":      {"standard_SHOE", "4", "unknown standard field: SHOE is not a standard field"},
-		"a long text":            {"standard_CITY", strings.Repeat("ü", 256), "illegal standard field value: CITY must have at most 255 characters"},
-		"no custom field":        {"custom_shoe", "4", "unknown custom field: shoe is not declared by the list"},
-		"another case":           {"custom_Nickname", "x", "unknown custom field: Nickname is not declared by the list"},
-		"a bad whole number":     {"custom_children", "1.5", "illegal custom field value: children must be a whole number from -2147483648 to 2147483647"},
-		"a bad number":           {"custom_height", "tall", "illegal custom field value: height must be a decimal number of 64 bits, such as -12.5"},
-		"a bad truth value":      {"custom_vegan", "yes", "illegal custom field value: vegan must be true or false"},
-		"a bad date":             {"custom_special date", "12/12/2020", "illegal custom field value: special date must be a date as yyyy-MM-dd or dd.MM.yyyy"},
-	} {
-		for form, send := range forms {
-			t.Run(name+", "+form, func(t *testing.T) {
-				g := NewWithT(t)
-				given := f.with("max@example.com", "doi", "true")
-				given[row.parameter] = row.value
-				body := expectRefusal(t, f.send(t, send(given)), http.StatusBadRequest, row.message)
-				g.Expect(body.Error.Parameter).To(Equal(row.parameter))
-			})
-		}
 	}
 	NewWithT(t).Expect(f.contact(t, "max@example.com")).To(BeNil())
 }

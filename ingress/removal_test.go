@@ -67,16 +67,13 @@ func TestReasons(t *testing.T) {
 		want         *contact.Reason
 		problem      string
 	}{
-		"none":                     {},
-		"a code of MailUp":         {reason: "2", want: &contact.Reason{Code: code(2)}},
-		"the administrator's code": {reason: "0", want: &contact.Reason{Code: code(0)}},
-		"the highest code":         {reason: " 1024 ", want: &contact.Reason{Code: code(1024)}},
-		"a name of Maileon":        {reason: "no_demand", want: &contact.Reason{Name: "no_demand"}},
-		"a name with a text":       {reason: "other", text: "moved\naway", want: &contact.Reason{Name: "other", Text: "moved\naway"}},
-		"a text alone":             {text: "moved away", want: &contact.Reason{Name: "other", Text: "moved away"}},
-		"an unknown code":          {reason: "3", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
-		"an unknown name":          {reason: "bored", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
-		"a text that is too long":  {text: strings.Repeat("ä", 256), problem: "illegal parameter value: reason_text must have at most 255 characters"},
+		"none":                    {},
+		"the highest code":        {reason: " 1024 ", want: &contact.Reason{Code: code(1024)}},
+		"a name with a text":      {reason: "other", text: "moved\naway", want: &contact.Reason{Name: "other", Text: "moved\naway"}},
+		"a text alone":            {text: "moved away", want: &contact.Reason{Name: "other", Text: "moved away"}},
+		"an unknown code":         {reason: "3", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
+		"an unknown name":         {reason: "bored", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
+		"a text that is too long": {text: strings.Repeat("ä", 256), problem: "illegal parameter value: reason_text must have at most 255 characters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
