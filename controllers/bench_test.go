@@ -43,6 +43,7 @@ type bench struct {
 	now       time.Time
 	events    *events.FakeRecorder
 	uses      keyUses
+	inspected verdicts
 }
 
 func newBench(t *testing.T) *bench {
@@ -76,6 +77,10 @@ func (b *bench) platform() platform {
 }
 
 func (b *bench) secrets() secrets { return secrets{client: plane.Client, reader: plane.Client} }
+
+func (b *bench) lists() contactLists {
+	return contactLists{platform: b.platform(), reader: plane.Client, store: b.store, inspected: &b.inspected}
+}
 
 func (b *bench) keys() apiKeys {
 	return apiKeys{platform: b.platform(), secrets: b.secrets(), store: b.store, uses: &b.uses}
@@ -113,7 +118,7 @@ func (b *bench) pass(object client.Object) reconcile.Result {
 	var loop reconcile.Reconciler
 	switch object.(type) {
 	case *v1alpha1.ContactList:
-		loop = contactLists{platform: b.platform(), store: b.store}.loop()
+		loop = b.lists().loop()
 	case *v1alpha1.ApiKey:
 		loop = b.keys().loop()
 	case *v1alpha1.WebhookSubscription:

@@ -1,27 +1,31 @@
 package controllers
 
 import (
-	"context"
-	"fmt"
-
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"postbus.dev/postbus/api/v1alpha1"
-	"postbus.dev/postbus/internal/contact"
 )
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 
-// contactLists makes ContactLists true. A list is true as soon as the API
-// server took it; what is left is to count its contacts.
+// contactLists makes ContactLists true: their contacts are counted, and the
+// templates that they name are checked and published. A list takes contacts as
+// soon as the API server took it, whatever is wrong with its templates.
 type contactLists struct {
 	platform
-	store ContactCounter
+	// reader reads ConfigMaps from the API server: the cache has their metadata
+	// only, as it is with Secrets.
+	reader    client.Reader
+	store     ListStore
+	inspected *verdicts
 }
 
 func (c contactLists) loop() *loop[*v1alpha1.ContactList] {
@@ -29,29 +33,23 @@ func (c contactLists) loop() *loop[*v1alpha1.ContactList] {
 		client:   c.client,
 		recorder: c.recorder,
 		empty:    func() *v1alpha1.ContactList { return &v1alpha1.ContactList{} },
-		steps:    []step[*v1alpha1.ContactList]{c.count},
-		conclude: func(*v1alpha1.ContactList, *refusal) finding {
+		steps:    []step[*v1alpha1.ContactList]{c.count, c.publish},
+		gone:     c.inspected.forget,
+		conclude: func(_ *v1alpha1.ContactList, refused *refusal) finding {
+			if refused != nil {
+				return isFalse(refused.reason, refused.message)
+			}
 			return isTrue(v1alpha1.ReasonValid, "The list takes contacts.")
 		},
 	}
 }
 
-// watch has the loop run when a list's spec changes, and when its contacts may
-// have changed.
+// watch has the loop run when a list's spec or a ConfigMap that it names
+// changes, and when its contacts may have changed.
 func (c contactLists) watch(m manager.Manager, contactsChanged changes) error {
 	return builder.ControllerManagedBy(m).
 		For(&v1alpha1.ContactList{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(&corev1.ConfigMap{}, referrers(c.client, &v1alpha1.ContactListList{}, configMapField)).
 		WatchesRawSource(source.Channel(contactsChanged, &handler.EnqueueRequestForObject{})).
 		Complete(c.loop())
-}
-
-// count counts the list's contacts.
-func (c contactLists) count(ctx context.Context, list *v1alpha1.ContactList) error {
-	counts, err := c.store.Count(ctx, contact.ListKey{Namespace: list.Namespace, Name: list.Name})
-	if err != nil {
-		return fmt.Errorf("count contacts: %w", err)
-	}
-	list.Status.Contacts = &counts.Contacts
-	list.Status.Subscribed = &counts.Subscribed
-	return nil
 }

@@ -2,14 +2,18 @@ package controllers
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/testkit"
 )
 
@@ -72,4 +76,88 @@ func TestSendEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	NewWithT(t).Expect(make(changes).send(ctx, &v1alpha1.ContactList{})).To(MatchError(context.Canceled))
+}
+
+// countedPasses counts the passes of lists: each counts contacts once.
+type countedPasses struct {
+	store.Store
+	passes atomic.Int64
+}
+
+// Count implements Store.
+func (c *countedPasses) Count(ctx context.Context, list contact.ListKey) (contact.Counts, error) {
+	c.passes.Add(1)
+	return c.Store.Count(ctx, list)
+}
+
+func TestTemplatesArePublishedWhenTheyChange(t *testing.T) {
+	g := NewWithT(t)
+	namespace := plane.Namespace(t)
+	s := &countedPasses{Store: openStore(t)}
+	start(t, s, Lease{Namespace: namespace})
+	list := testkit.List(namespace, "newsletter")
+	list.Spec.OptIn.Mailings = []v1alpha1.OptInMailing{mailing("welcome", "doi-mail")}
+	g.Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
+	ready := conditionOf(t, list, v1alpha1.ConditionReady)
+	g.Eventually(ready, soon).Should(Equal("False TemplateNotFound"))
+
+	published := func() string {
+		texts, err := s.LoadTexts(t.Context(), contact.ListKey{Namespace: namespace, Name: "newsletter"})
+		g.Expect(err).NotTo(HaveOccurred())
+		return texts.Mailings["welcome"]["mail.txt"]
+	}
+	mails := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "doi-mail"}, Data: map[string]string{"mail.txt": goodMail},
+	}
+	put := func(text string) {
+		mails.Data["mail.txt"] = text
+		g.Expect(plane.Client.Update(t.Context(), mails)).To(Succeed())
+	}
+	g.Expect(plane.Client.Create(t.Context(), mails)).To(Succeed())
+	g.Eventually(ready, soon).Should(Equal(valid))
+	g.Expect(published()).To(Equal(goodMail))
+	put(badMail)
+	g.Eventually(ready, soon).Should(Equal("False TemplateInvalid"))
+	g.Expect(published()).To(Equal(goodMail))
+	put("Mended: {{.ConfirmURL}}")
+	g.Eventually(ready, soon).Should(Equal(valid))
+	g.Expect(published()).To(Equal("Mended: {{.ConfirmURL}}"))
+
+	before := s.passes.Load()
+	unnamed := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "other"}, Data: map[string]string{"mail.txt": badMail}}
+	g.Expect(plane.Client.Create(t.Context(), unnamed)).To(Succeed())
+	put("Again: {{.ConfirmURL}}")
+	g.Eventually(published, soon).Should(Equal("Again: {{.ConfirmURL}}"))
+	g.Expect(s.passes.Load()).To(Equal(before+1), "a ConfigMap that nobody names causes nothing")
+
+	g.Expect(plane.Client.Delete(t.Context(), mails)).To(Succeed())
+	g.Eventually(ready, soon).Should(Equal("False TemplateNotFound"))
+	list.Spec.OptIn.Mailings[0].TemplateRef.Name = "no/name of anything"
+	g.Expect(plane.Client.Update(t.Context(), list)).To(Succeed())
+	g.Eventually(func() int64 { ready(); return list.Status.ObservedGeneration }, soon).Should(Equal(list.Generation))
+	g.Expect(ready()).To(Equal("False TemplateNotFound"))
+	g.Expect(published()).To(Equal("Again: {{.ConfirmURL}}"))
+	g.Eventually(func() []string { return eventReasons(t, namespace, "newsletter") }, soon).
+		Should(ContainElements("TemplateNotFound", "TemplateInvalid", "Valid"))
+}
+
+func TestControllerMayOnlyReadConfigMaps(t *testing.T) {
+	g := NewWithT(t)
+	namespace := plane.Namespace(t)
+	limited, err := client.New(limited(t, namespace), client.Options{Scheme: plane.Client.Scheme()})
+	g.Expect(err).NotTo(HaveOccurred())
+	mails := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "doi-mail"}}
+	g.Expect(plane.Client.Create(t.Context(), mails)).To(Succeed())
+	g.Expect(limited.Get(t.Context(), client.ObjectKeyFromObject(mails), mails)).To(Succeed())
+	g.Expect(limited.List(t.Context(), &corev1.ConfigMapList{})).To(Succeed())
+	for verb, do := range map[string]func() error{
+		"create": func() error {
+			return limited.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "a"}})
+		},
+		"update": func() error { return limited.Update(t.Context(), mails) },
+		"patch":  func() error { return limited.Patch(t.Context(), mails, client.MergeFrom(mails.DeepCopy())) },
+		"delete": func() error { return limited.Delete(t.Context(), mails) },
+	} {
+		g.Expect(apierrors.IsForbidden(do())).To(BeTrue(), verb)
+	}
 }

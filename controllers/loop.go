@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -32,12 +33,17 @@ type loop[T client.Object] struct {
 	// cleanup removes what must not outlive the object. Without it the kind has
 	// no finalizer.
 	cleanup func(ctx context.Context, object T) error
+	// gone is told of an object that does not exist. May be nil.
+	gone func(name client.ObjectKey)
 }
 
 // Reconcile makes one object true.
 func (l *loop[T]) Reconcile(ctx context.Context, request reconcile.Request) (result reconcile.Result, err error) {
 	object := l.empty()
 	if err := l.client.Get(ctx, request.NamespacedName, object); err != nil {
+		if apierrors.IsNotFound(err) && l.gone != nil {
+			l.gone(request.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if !object.GetDeletionTimestamp().IsZero() {

@@ -24,7 +24,7 @@ func TestPassOverAnOldCopyChangesNothing(t *testing.T) {
 	list.Spec.DisplayName = "Changed"
 	b.update(list)
 
-	loop := contactLists{platform: b.platform(), store: b.store}.loop()
+	loop := b.lists().loop()
 	result, err := loop.finish(t.Context(), old.DeepCopy(), old, nil)
 	b.Expect(err).NotTo(HaveOccurred())
 	b.Expect(result.RequeueAfter).To(Equal(conflictDelay))
@@ -43,7 +43,7 @@ func TestFirstErrorStopsTheSteps(t *testing.T) {
 	b := newBench(t)
 	list := testkit.List(b.namespace, "newsletter")
 	b.create(list)
-	loop := contactLists{platform: b.platform(), store: b.store}.loop()
+	loop := b.lists().loop()
 	var ran []string
 	note := func(name string, err error) step[*v1alpha1.ContactList] {
 		return func(context.Context, *v1alpha1.ContactList) error {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,8 +22,9 @@ import (
 
 // The cache indexes that lead from an object to those that name it.
 const (
-	listField   = "postbus.listNames"
-	secretField = "postbus.secretName"
+	listField      = "postbus.listNames"
+	secretField    = "postbus.secretName"
+	configMapField = "postbus.configMapNames"
 )
 
 // indexReferences makes the indexes. It is called before the cache starts.
@@ -31,6 +34,9 @@ func indexReferences(ctx context.Context, indexer client.FieldIndexer) error {
 		field   string
 		extract client.IndexerFunc
 	}{
+		{&v1alpha1.ContactList{}, configMapField, func(object client.Object) []string {
+			return configMapsOf(object.(*v1alpha1.ContactList))
+		}},
 		{&v1alpha1.ApiKey{}, listField, func(object client.Object) []string {
 			return []string{object.(*v1alpha1.ApiKey).Spec.ListRef.Name}
 		}},
@@ -83,6 +89,33 @@ var comesOrGoes = predicate.Funcs{
 	UpdateFunc: func(update event.UpdateEvent) bool {
 		return update.ObjectOld.GetUID() != update.ObjectNew.GetUID()
 	},
+}
+
+// versionOf returns the resourceVersion of a Secret or a ConfigMap, empty when
+// there is none. Reader is the cache, which has the metadata of both kinds only.
+func versionOf(ctx context.Context, reader client.Reader, kind string, name client.ObjectKey) (string, error) {
+	found := &metav1.PartialObjectMetadata{}
+	found.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	err := reader.Get(ctx, name, found)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read metadata of %s %s: %w", kind, name.Name, err)
+	}
+	return found.ResourceVersion, nil
+}
+
+// nameOnly strips the metadata of Secrets and ConfigMaps for the cache down to
+// name and version, which is all that is read there: an annotation of kubectl
+// apply holds the whole Secret.
+func nameOnly(object any) (any, error) {
+	stripped, ok := object.(metav1.Object)
+	if !ok {
+		return object, nil // the mark of a deletion that was missed
+	}
+	stripped.SetAnnotations(nil)
+	stripped.SetLabels(nil)
+	stripped.SetManagedFields(nil)
+	stripped.SetOwnerReferences(nil)
+	return object, nil
 }
 
 // checkList refuses an object that names a ContactList, in this field of its

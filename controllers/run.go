@@ -32,17 +32,21 @@ const shutdownTimeout = 10 * time.Second
 
 // Store is what the controller needs of the store.
 type Store interface {
-	ContactCounter
+	ListStore
 	LogHead
 	DeliveryKeeper
 	DeliveryChanges
 	KeyUseKeeper
 }
 
-// ContactCounter counts contacts.
-type ContactCounter interface {
+// ListStore counts contacts and keeps the texts of mails and pages.
+type ListStore interface {
 	// Count counts the contacts of a list.
 	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
+	// LoadTexts returns the texts of a list, empty ones when it has none.
+	LoadTexts(ctx context.Context, list contact.ListKey) (store.ListTexts, error)
+	// SaveTexts replaces the texts of a list.
+	SaveTexts(ctx context.Context, list contact.ListKey, texts store.ListTexts) error
 }
 
 // LogHead tells whether something happened.
@@ -181,7 +185,8 @@ func newManager(ctx context.Context, access *rest.Config, lease Lease) (manager.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Secret{}: {Transform: nameOnly},
+				&corev1.Secret{}:    {Transform: nameOnly},
+				&corev1.ConfigMap{}: {Transform: nameOnly},
 			},
 		},
 		LeaderElection:                      true,
@@ -215,7 +220,9 @@ func addControllers(m manager.Manager, options Options) error {
 	contactsChanged, deliveriesChanged, keysUsed := make(changes), make(changes), make(changes)
 	uses := &keyUses{}
 
-	lists := contactLists{platform: shared, store: options.Store}
+	lists := contactLists{
+		platform: shared, reader: m.GetAPIReader(), store: options.Store, inspected: &verdicts{},
+	}
 	keys := apiKeys{platform: shared, secrets: values, store: options.Store, uses: uses}
 	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store}
 	return errors.Join(

@@ -36,18 +36,6 @@ type wanted struct {
 	generate func() string
 }
 
-// version returns the resourceVersion of a Secret from the cache, empty when
-// there is none.
-func (s secrets) version(ctx context.Context, namespace, name string) (string, error) {
-	secret := &metav1.PartialObjectMetadata{}
-	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	err := s.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
-	if client.IgnoreNotFound(err) != nil {
-		return "", fmt.Errorf("read metadata of Secret %s: %w", name, err)
-	}
-	return secret.ResourceVersion, nil
-}
-
 // held is what a Secret holds.
 type held struct {
 	value string
@@ -146,19 +134,4 @@ func otherOwner(secret *corev1.Secret, owner client.Object) *metav1.OwnerReferen
 		return nil
 	}
 	return reference
-}
-
-// nameOnly strips a Secret's metadata for the cache down to its name and
-// version, which is all that is read there: an annotation of kubectl apply
-// holds the whole Secret.
-func nameOnly(object any) (any, error) {
-	secret, ok := object.(metav1.Object)
-	if !ok {
-		return object, nil // the mark of a deletion that was missed
-	}
-	secret.SetAnnotations(nil)
-	secret.SetLabels(nil)
-	secret.SetManagedFields(nil)
-	secret.SetOwnerReferences(nil)
-	return object, nil
 }

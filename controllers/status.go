@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -86,7 +88,25 @@ func (l *loop[T]) announce(before, object T) {
 	if ready.Status != metav1.ConditionTrue {
 		kind = corev1.EventTypeWarning
 	}
-	l.recorder.Eventf(object, nil, kind, ready.Reason, eventAction, "%s", ready.Message)
+	l.recorder.Eventf(object, nil, kind, ready.Reason, eventAction, "%s", clip(ready.Message, noteSize))
+}
+
+// noteSize is how many bytes the API server takes as an event's note.
+const noteSize = 1024
+
+// clip returns a text of at most size bytes that begins as the given one and is
+// UTF-8.
+func clip(text string, size int) string {
+	const more = "…"
+	text = strings.ToValidUTF8(text, "?")
+	if len(text) <= size {
+		return text
+	}
+	end := size - len(more)
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + more
 }
 
 // record sets a condition to what a check found, True when it found nothing,

@@ -54,7 +54,7 @@ func (w webhookSubscriptions) checkLists(ctx context.Context, subscription *v1al
 // runs whenever the counters of a subscription change.
 func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
 	name := subscription.SigningSecretName()
-	cached, err := w.secrets.version(ctx, subscription.Namespace, name)
+	cached, err := versionOf(ctx, w.client, "Secret", client.ObjectKey{Namespace: subscription.Namespace, Name: name})
 	if err != nil {
 		return err
 	}

@@ -13,10 +13,11 @@ const Finalizer = "postbus.dev/cleanup"
 //     ReasonRotating while the key before it works too.
 //     On a WebhookSubscription: ReasonActive, and ReasonSuspended, because a
 //     subscription that is suspended on purpose is as its spec wants it.
-//   - False: on a ContactList ReasonTemplateNotFound and ReasonTemplateInvalid.
-//     ReasonFailing on a WebhookSubscription. On the other two kinds the False
-//     reasons of ConditionAccepted; on an ApiKey also ReasonExpired and ReasonSuspended,
-//     because the key is refused then.
+//   - False: on a ContactList ReasonTemplateNotFound, ReasonTemplateInvalid and
+//     ReasonMailingInvalid; the list takes contacts all the same. On a
+//     WebhookSubscription ReasonFailing. On that and on an ApiKey the False
+//     reasons of ConditionAccepted; on an ApiKey also ReasonExpired and
+//     ReasonSuspended, because the key is refused then.
 //   - Unknown: ReasonProgressing, while no controller has looked at the object,
 //     or none has come to the end of this spec.
 const ConditionReady = "Ready"
@@ -59,6 +60,9 @@ const (
 	// ReasonTemplateInvalid: a template can't be used; the message names the
 	// line.
 	ReasonTemplateInvalid = "TemplateInvalid"
+	// ReasonMailingInvalid: an opt-in mailing names a sender that no mail can
+	// have.
+	ReasonMailingInvalid = "MailingInvalid"
 	// ReasonListNotFound: a ContactList that the spec names does not exist.
 	ReasonListNotFound = "ListNotFound"
 	// ReasonSecretNotFound: a Secret that the spec names exists without the

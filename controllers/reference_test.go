@@ -9,7 +9,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-func TestCacheKeepsNoContentsOfSecrets(t *testing.T) {
+func TestCacheKeepsNamesOnly(t *testing.T) {
 	g := NewWithT(t)
 	secret := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "marketing", Name: "form", ResourceVersion: "7",
