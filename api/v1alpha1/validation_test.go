@@ -36,7 +36,16 @@ displayName: Newsletter
 id: 2
 standardFields: [{name: FIRSTNAME, id: 2}]
 customFields: [{name: special date, type: Date, id: 7}, {name: points, type: Integer}]
-optIn: {resendPolicy: Always, mailings: [{key: dh6hdjk9, default: true}, {key: other_1, default: false}]}`},
+language: de
+optIn:
+  resendPolicy: Always
+  resendInterval: 10m
+  linkTTL: 72h
+  confirmedURL: https://www.example.com/thanks?list=2
+  mailings:
+  - {key: dh6hdjk9, default: true, subject: Please confirm, from: Example News <news@example.com>, templateRef: {name: doi-mail}}
+  - {key: other_1, default: false}
+pages: {templateRef: {name: look}, profileFields: [FIRSTNAME, special date]}`},
 
 		"an empty display name":           {`displayName: ""`, "spec.displayName"},
 		"a display name of 256 letters":   {"displayName: " + strings.Repeat("x", 256), "spec.displayName"},
