@@ -140,6 +140,9 @@ func (p *process) runIngress(ctx context.Context) error {
 		Contacts:       p.store,
 		Reader:         p.store,
 		KeyUses:        p.store,
+		Texts:          p.store,
+		LinkKey:        p.store.LinkKey(),
+		PublicURL:      p.settings.publicURL,
 		Registerer:     p.metrics,
 		Ready:          p.ready,
 	})

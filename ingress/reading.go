@@ -128,7 +128,7 @@ func (s *server) answerContact(w http.ResponseWriter, r *http.Request, list cont
 	case err != nil:
 		writeProblem(w, problemOf(ctx, err))
 	default:
-		writeJSON(w, http.StatusOK, found.View())
+		writeJSON(w, http.StatusOK, s.contactView(list, &found))
 	}
 }
 
@@ -157,7 +157,7 @@ func (s *server) export(w http.ResponseWriter, r *http.Request, list contact.Lis
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(exportPageTimeout)) // where it is not known, the server's stands
 		for i := range page {
-			if encoder.Encode(page[i].View()) != nil {
+			if encoder.Encode(s.contactView(list, &page[i])) != nil {
 				return // the reader has gone
 			}
 		}

@@ -37,22 +37,31 @@ func readInput(r *http.Request) (input, error) {
 		return in, nil // chunked, with no chunk
 	}
 	parse := parserOf(r.Header)
-	switch {
-	case parse == nil:
+	if parse == nil {
 		return input{}, errMediaType
-	case r.ContentLength > maxBody:
-		return input{}, errTooLarge
 	}
-	data, err := io.ReadAll(io.LimitReader(body, maxBody+1))
-	switch {
-	case len(data) > maxBody:
-		return input{}, errTooLarge
-	case err != nil:
-		return input{}, bodyError(r, err)
+	data, err := readBody(r, body, maxBody)
+	if err != nil {
+		return input{}, err
 	}
 	in.body = parse(data)
 	in.json = isJSON(r.Header)
 	return in, nil
+}
+
+// readBody reads what is left of a request's body, up to this many bytes.
+func readBody(r *http.Request, body io.Reader, largest int64) ([]byte, error) {
+	if r.ContentLength > largest {
+		return nil, errTooLarge
+	}
+	data, err := io.ReadAll(io.LimitReader(body, largest+1))
+	switch {
+	case int64(len(data)) > largest:
+		return nil, errTooLarge
+	case err != nil:
+		return nil, bodyError(r, err)
+	}
+	return data, nil
 }
 
 // bodyError returns the error of a body that broke off. net/http ends the
@@ -76,21 +85,27 @@ const (
 // parserOf returns the parser of the body's content type, nil for other types
 // and for encodings that are not read.
 func parserOf(header http.Header) func(data []byte) place {
-	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return nil
-	}
-	kind, attributes, err := mime.ParseMediaType(header.Get("Content-Type"))
-	charset, named := attributes["charset"]
-	if err != nil || named && !strings.EqualFold(charset, "utf-8") {
-		return nil
-	}
-	switch kind {
+	switch kind, _ := mediaType(header); kind {
 	case typeJSON:
 		return parseJSON
 	case typeForm:
 		return func(data []byte) place { return parsePairs(string(data)) }
 	}
 	return nil
+}
+
+// mediaType returns the body's content type with its attributes, nothing for
+// encodings that are not read.
+func mediaType(header http.Header) (kind string, attributes map[string]string) {
+	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return "", nil
+	}
+	kind, attributes, err := mime.ParseMediaType(header.Get("Content-Type"))
+	charset, named := attributes["charset"]
+	if err != nil || named && !strings.EqualFold(charset, "utf-8") {
+		return "", nil
+	}
+	return kind, attributes
 }
 
 func isJSON(header http.Header) bool {

@@ -28,6 +28,9 @@ func route(r *http.Request) string {
 	if wanted, ours := parseReading(r.URL.EscapedPath()); ours {
 		return wanted.template()
 	}
+	if purpose, _, ours := parsePagePath(r.URL.Path); ours {
+		return purpose.Path() + tokenTemplate
+	}
 	return "(unknown)"
 }
 
@@ -98,7 +101,7 @@ func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter 
 func (s *server) admitCall(w http.ResponseWriter, r *http.Request) {
 	call, admitted := s.limits.admit(w, r)
 	if call == nil {
-		writeProblem(w, errOverloaded)
+		s.refuse(w, r, errOverloaded)
 		return
 	}
 	defer call.leave()
@@ -114,7 +117,7 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 		}
 		if value != nil {
 			logPanic(r.Context(), value)
-			writeProblem(w, errInternal)
+			s.refuse(w, r, errInternal)
 		}
 	}()
 	switch {
@@ -123,6 +126,9 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 		return
 	case r.URL.Path == importPath:
 		s.answerImport(w, r)
+		return
+	case isPage(r):
+		s.answerPage(w, r)
 		return
 	}
 	operation, ours := operations[r.URL.Path]
@@ -138,6 +144,16 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// refuse answers a request that was not looked at: with a page where a person
+// asked for one.
+func (s *server) refuse(w http.ResponseWriter, r *http.Request, p *problem) {
+	if isPage(r) {
+		s.refusePage(w, r, p)
+		return
+	}
+	writeProblem(w, p)
 }
 
 // checkCaller checks what is known before anything of the request is read.

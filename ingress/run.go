@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -53,6 +55,15 @@ type Options struct {
 	// KeyUseInterval is how often that is written; 0 means 10 seconds. It is
 	// written at the end too.
 	KeyUseInterval time.Duration
+	// Texts is where the looks of lists' pages are kept; without it all have the
+	// built-in look.
+	Texts store.Texts
+	// LinkKey checks the links to pages, and signs those that are handed out.
+	// Without it no link is good.
+	LinkKey link.Key
+	// PublicURL is where recipients reach ingress, such as
+	// https://lists.example.com. Without it no links are handed out.
+	PublicURL *url.URL
 	// Registerer takes ingress's metrics.
 	Registerer prometheus.Registerer
 	// Ready returns nil once caches and store are up, before that an error that

@@ -50,6 +50,15 @@ var fieldWords = map[v1alpha1.Language]words{
 	},
 }
 
+// Reasons returns the values that can be chosen as why somebody unsubscribes,
+// Maileon's names, and none.
+func Reasons() (values []string) {
+	for _, reason := range reasons[v1alpha1.LanguageEnglish] {
+		values = append(values, reason.Value)
+	}
+	return values
+}
+
 // reasons are what can be chosen as why somebody unsubscribes, by language. The
 // values are Maileon's, see contact.ParseReason.
 var reasons = map[v1alpha1.Language][]Option{
