@@ -61,7 +61,10 @@ func ParseMail(files map[string]string) (*Mail, error) {
 	if !found {
 		return nil, &TemplateError{File: MailText, Problem: "is needed"}
 	}
-	text, err := texttemplate.New(MailText).Option(missingKey).Parse(content)
+	if err := checkSize(MailText, content); err != nil {
+		return nil, err
+	}
+	text, err := texttemplate.New(MailText).Funcs(functions).Option(missingKey).Parse(content)
 	if err != nil {
 		return nil, templateError(MailText, err)
 	}
@@ -70,7 +73,10 @@ func ParseMail(files map[string]string) (*Mail, error) {
 	}
 	mail := &Mail{text: text}
 	if content, found := files[MailHTML]; found {
-		mail.html, err = htmltemplate.New(MailHTML).Option(missingKey).Parse(content)
+		if err := checkSize(MailHTML, content); err != nil {
+			return nil, err
+		}
+		mail.html, err = htmltemplate.New(MailHTML).Funcs(functions).Option(missingKey).Parse(content)
 		if err != nil {
 			return nil, templateError(MailHTML, err)
 		}
@@ -78,7 +84,10 @@ func ParseMail(files map[string]string) (*Mail, error) {
 			return nil, err
 		}
 	}
-	return mail, mail.try()
+	if err := mail.try(); err != nil {
+		return nil, err
+	}
+	return mail, nil
 }
 
 // try makes mails of samples: in each language, to somebody who is known and to

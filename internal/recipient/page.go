@@ -133,7 +133,10 @@ func ParsePages(files map[string]string) (*Pages, error) {
 		return nil, &TemplateError{File: PageStyle, Problem: "a style sheet must not have </style in it"}
 	}
 	if text, given := files[PageLayout]; given {
-		layout, err := template.New(PageLayout).Option("missingkey=zero").Parse(text)
+		if err := checkSize(PageLayout, text); err != nil {
+			return nil, err
+		}
+		layout, err := template.New(PageLayout).Funcs(functions).Option("missingkey=zero").Parse(text)
 		if err != nil {
 			return nil, templateError(PageLayout, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strconv"
+	"text/template"
 	"text/template/parse"
 )
 
@@ -43,6 +44,15 @@ func templateError(file string, err error) error {
 	}
 	line, _ := strconv.Atoi(found[2]) // digits, or nothing
 	return &TemplateError{File: file, Line: line, Problem: found[3]}
+}
+
+// checkSize refuses a template that is longer than what it may make. Its length
+// bounds what it costs to run it.
+func checkSize(file, content string) error {
+	if len(content) > maxText {
+		return &TemplateError{File: file, Problem: fmt.Sprintf("has more than %d KiB", maxText>>10)}
+	}
+	return nil
 }
 
 // checkTree refuses what can make a template run for longer than its length
@@ -84,8 +94,8 @@ func (c *treeChecker) walk(node parse.Node, looping bool) {
 		c.walk(node.List, looping)
 		c.walk(node.ElseList, looping)
 	case *parse.RangeNode:
-		if looping || !isField(node.Pipe) {
-			c.refuse(node, "a loop must be over a field, such as .Fields, and not in another loop")
+		if looping || !isMap(node.Pipe) {
+			c.refuse(node, "a loop must be over a field, .Fields or .Custom, and not in another loop")
 		}
 		c.walk(node.List, true)
 		c.walk(node.ElseList, looping)
@@ -94,13 +104,57 @@ func (c *treeChecker) walk(node parse.Node, looping bool) {
 	}
 }
 
-// isField tells whether a pipeline is nothing but a field such as .Fields.
-func isField(pipe *parse.PipeNode) bool {
+// isMap tells whether a pipeline is nothing but one of the maps of MailData. A
+// number is none, such as .ExpiresAt.UnixNano, over which a loop never ends.
+func isMap(pipe *parse.PipeNode) bool {
 	if len(pipe.Cmds) != 1 || len(pipe.Cmds[0].Args) != 1 {
 		return false
 	}
-	_, is := pipe.Cmds[0].Args[0].(*parse.FieldNode)
-	return is
+	field, is := pipe.Cmds[0].Args[0].(*parse.FieldNode)
+	return is && len(field.Ident) == 1 && (field.Ident[0] == "Fields" || field.Ident[0] == "Custom")
+}
+
+// functions are those of the template packages that make text, with a bound:
+// without one, thirty times {{$x = print $x $x}} take all memory.
+var functions = template.FuncMap{
+	"print":    bounded(fmt.Sprint),
+	"println":  bounded(fmt.Sprintln),
+	"printf":   boundedPrintf,
+	"html":     bounded(template.HTMLEscaper),
+	"js":       bounded(template.JSEscaper),
+	"urlquery": bounded(template.URLQueryEscaper),
+}
+
+// maxValue is how many bytes one call of a function may take, and make.
+const maxValue = 16 << 10
+
+var errValue = fmt.Errorf("more than %d KiB are made", maxValue>>10)
+
+func bounded(write func(...any) string) func(...any) (string, error) {
+	return func(arguments ...any) (string, error) {
+		size := 0
+		for _, argument := range arguments {
+			if size += len(fmt.Sprint(argument)); size > maxValue {
+				return "", errValue
+			}
+		}
+		made := write(arguments...)
+		if len(made) > maxValue {
+			return "", errValue
+		}
+		return made, nil
+	}
+}
+
+// large are the parts of a format that can make much of little: widths of three
+// digits and more, widths from arguments, and arguments that are used again.
+var large = regexp.MustCompile(`[0-9]{3}|[*\[]`)
+
+func boundedPrintf(format string, arguments ...any) (string, error) {
+	if len(format) > maxValue || large.MatchString(format) {
+		return "", errors.New("a format must be short, without *, [ and numbers over 99")
+	}
+	return bounded(func(arguments ...any) string { return fmt.Sprintf(format, arguments...) })(arguments...)
 }
 
 // maxText is how many bytes a template may make: a mail or a page has some
