@@ -20,8 +20,10 @@ import (
 const importPath = "/webhooks/contacts/import"
 
 const (
-	// importBatch is how many lines share a commit, and are in memory at once.
-	importBatch = 256
+	// importBatch is how many lines share a commit, and are in memory at once;
+	// importBatchSize bounds their text, in bytes, but for the last one's.
+	importBatch     = 256
+	importBatchSize = 1 << 20
 	// importBatchTimeout is how long a batch may take to arrive, and its results
 	// to be taken.
 	importBatchTimeout = 30 * time.Second
@@ -73,12 +75,14 @@ type importResult struct {
 // answerImport answers an import: it begins to answer before it has read the
 // whole request.
 func (s *server) answerImport(w http.ResponseWriter, r *http.Request) {
+	// Otherwise net/http waits for more of the body even to answer that it is
+	// refused. HTTP/2 always has it.
+	_ = http.NewResponseController(w).EnableFullDuplex()
 	i, lines, err := s.admitImport(w, r)
 	if err != nil {
 		writeProblem(w, problemOf(r.Context(), err))
 		return
 	}
-	_ = i.control.EnableFullDuplex() // HTTP/2 always has it
 	w.Header().Set("Content-Type", typeNDJSON)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
@@ -123,7 +127,7 @@ func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer,
 	if given.wrong != nil {
 		return nil, nil, given.wrong
 	}
-	if err := workOnStream(r); err != nil {
+	if err := runImport(r); err != nil {
 		return nil, nil, err
 	}
 	i := &importer{server: s, grant: granted, control: http.NewResponseController(w), results: json.NewEncoder(w), defaults: given.values}
@@ -190,10 +194,10 @@ type line struct {
 	err    error
 }
 
-// readBatch reads up to importBatch lines that are not skipped. What was read
-// before an error is returned with it.
+// readBatch reads lines that are not skipped, until they are a batch. What was
+// read before an error is returned with it.
 func (i *importer) readBatch(lines lineReader) (batch []line, err error) {
-	for len(batch) < importBatch {
+	for size := 0; len(batch) < importBatch && size < importBatchSize; {
 		given, err := lines.next()
 		if err != nil {
 			return batch, err
@@ -202,6 +206,7 @@ func (i *importer) readBatch(lines lineReader) (batch []line, err error) {
 		if i.line <= i.skip {
 			continue
 		}
+		size += given.size()
 		l := line{number: i.line}
 		l.change, l.err = i.changeOf(given)
 		batch = append(batch, l)

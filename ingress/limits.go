@@ -23,12 +23,17 @@ const (
 	maxLargeBodies = 8
 )
 
+// maxImports is how many imports run at a time. They are no large bodies: an
+// import holds one batch of its file, and goes on for as long as that lasts.
+const maxImports = 8
+
 // limits are the gates of one ingress.
 type limits struct {
 	connections  *gate
 	largeHeaders *gate
 	calls        *gate
 	largeBodies  *gate
+	imports      *gate
 }
 
 func newLimits(options Options, metrics *Metrics) *limits {
@@ -47,6 +52,7 @@ func newLimits(options Options, metrics *Metrics) *limits {
 		largeHeaders: door(maxLargeHeaders, limitLargeHeaders),
 		calls:        door(calls, limitRequests),
 		largeBodies:  door(maxLargeBodies, limitLargeBodies),
+		imports:      door(maxImports, limitImports),
 	}
 }
 
@@ -58,6 +64,7 @@ type admittedCall struct {
 	limits     *limits
 	pass       *pass
 	large      *pass // nil while the body is small
+	running    *pass // nil unless it is an import that runs
 	connection *connection
 	working    bool
 	read       int
@@ -86,14 +93,11 @@ func (l *limits) admit(w http.ResponseWriter, r *http.Request) (*admittedCall, *
 
 // Read reads the body. Its errors are problems where the body is not to blame.
 func (c *admittedCall) Read(p []byte) (int, error) {
-	if c.read+len(p) > smallBody && c.large == nil {
+	if c.read+len(p) > smallBody && c.large == nil && c.running == nil {
 		if c.read < smallBody {
 			p = p[:smallBody-c.read]
 		} else if c.large = c.limits.largeBodies.enter(c.cutBody); c.large == nil {
 			return 0, errOverloaded
-		}
-		if c.working && c.large != nil {
-			c.large.work()
 		}
 	}
 	n, err := c.ReadCloser.Read(p)
@@ -119,10 +123,15 @@ func (c *admittedCall) work() bool {
 	return c.working
 }
 
-// workOnStream tells that a body is worked on while it arrives, for a caller
-// whose key is good: nobody cuts it off any more to make room.
-func workOnStream(r *http.Request) error {
-	if call, hasBody := r.Body.(*admittedCall); hasBody && !call.work() {
+// runImport lets an import run, for a caller whose key is good: nobody cuts it
+// off any more to make room. Its error says that there are too many.
+func runImport(r *http.Request) error {
+	call, hasBody := r.Body.(*admittedCall)
+	if !hasBody {
+		return nil
+	}
+	call.running = call.limits.imports.enter(call.cutBody)
+	if call.running == nil || !call.running.work() || !call.work() {
 		return errOverloaded
 	}
 	return nil
@@ -139,6 +148,9 @@ func (c *admittedCall) leave() {
 	}
 	if c.large != nil {
 		c.large.leave()
+	}
+	if c.running != nil {
+		c.running.leave()
 	}
 	c.pass.leave()
 }

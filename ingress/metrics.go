@@ -50,6 +50,7 @@ const (
 	limitLargeHeaders = "large_headers"
 	limitRequests     = "requests"
 	limitLargeBodies  = "large_bodies"
+	limitImports      = "imports"
 )
 
 // NewMetrics registers ingress's metrics, each label value at zero.
@@ -94,7 +95,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	for _, result := range []string{resultCreated, resultUpdated, resultRemoved, resultUnchanged, resultRepeated} {
 		m.contacts.WithLabelValues(result)
 	}
-	for _, limit := range []string{limitConnections, limitLargeHeaders, limitRequests, limitLargeBodies} {
+	for _, limit := range []string{limitConnections, limitLargeHeaders, limitRequests, limitLargeBodies, limitImports} {
 		m.turnedAway.WithLabelValues(limit)
 	}
 	return m, nil

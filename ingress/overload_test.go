@@ -1,7 +1,10 @@
 package ingress_test
 
 import (
+	"bufio"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -100,4 +103,50 @@ func TestSlowStreamMakesRoom(t *testing.T) {
 		return f.turnedAway(t, "requests")
 	}).Should(BeNumerically(">", 0))
 	g.Expect(<-status).To(Equal(http.StatusServiceUnavailable))
+}
+
+// TestImportsAtATime has as many imports as may run, each alive and slow.
+func TestImportsAtATime(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	post := "POST " + importPath + "?key=" + f.importer(t) + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + ndjsonType +
+		"\r\nTransfer-Encoding: chunked\r\n\r\n"
+	chunk := func(text string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(text), text) }
+	batch := func(number int) string {
+		var lines strings.Builder
+		for n := range 256 { // a batch, whose results come while the import goes on
+			fmt.Fprintf(&lines, "{\"email\":\"ada.%d.%d@example.com\"}\n", number, n)
+		}
+		return chunk(lines.String())
+	}
+	running := make([]*bufio.Scanner, 8)
+	connections := make([]net.Conn, len(running))
+	for i := range running {
+		connections[i] = f.crowd(t, 1, post+batch(i))[0]
+		running[i] = bufio.NewScanner(connections[i])
+		for running[i].Scan() && !strings.Contains(running[i].Text(), `"line":256,`) {
+			g.Expect(running[i].Text()).NotTo(ContainSubstring("error"))
+		}
+	}
+
+	got := readAnswer(t, f.crowd(t, 1, post)[0])
+	g.Expect(got.status).To(Equal(http.StatusServiceUnavailable))
+	g.Expect(got.body).To(ContainSubstring(`"code":"Overloaded"`))
+	g.Expect(f.turnedAway(t, "imports")).To(Equal(1))
+
+	large := forms["JSON"](f.with("max@example.com", "utm_source", strings.Repeat("x", 100<<10)))
+	var others sync.WaitGroup
+	for range 8 {
+		others.Go(func() { g.Expect(f.send(t, large).status).To(Equal(http.StatusOK), "a large body is no import") })
+	}
+	others.Wait()
+	g.Expect(f.turnedAway(t, "large_bodies")).To(BeZero())
+
+	for i, connection := range connections {
+		_, err := io.WriteString(connection, chunk("{\"email\":\"last@example.com\"}\n")+"0\r\n\r\n")
+		g.Expect(err).NotTo(HaveOccurred())
+		for running[i].Scan() && !strings.Contains(running[i].Text(), `"complete"`) {
+		}
+		g.Expect(running[i].Text()).To(Equal(`{"complete":true,"lines":257,"failed":0}`), "nobody cut it off")
+	}
 }

@@ -44,6 +44,14 @@ func (p *place) add(name, value string) {
 	p.values[name] = value
 }
 
+// size returns how many bytes of text the place holds.
+func (p *place) size() (bytes int) {
+	for name, value := range p.values {
+		bytes += len(name) + len(value)
+	}
+	return bytes
+}
+
 func (p *place) refuse(err error) {
 	if p.wrong == nil {
 		p.wrong = err
