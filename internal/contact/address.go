@@ -123,6 +123,10 @@ func parseDomain(domain string) (ascii, readable, rule string) {
 	if err != nil {
 		return "", "", malformed
 	}
+	// Punycode can hold what looks like punycode, which nobody could type.
+	if again, err := domains.ToASCII(readable); err != nil || again != ascii {
+		return "", "", malformed
+	}
 	return ascii, readable, ""
 }
 

@@ -100,6 +100,7 @@ func TestParseAddressRefuses(t *testing.T) {
 		"an address literal":                    {"max@[192.0.2.1]", noDomain},
 		"a bare IP address":                     {"max@192.0.2.1", noDomain},
 		"broken punycode":                       {"max@xn--\u00fc.com", noDomain},
+		"punycode in punycode":                  {"max@Xn--Xn--00-00A.A", noDomain},
 		"a port":                                {"max@example.com:25", noDomain},
 		"a label of 64 bytes":                   {"max@" + strings.Repeat("d", 64) + ".com", noDomain},
 		"a local part of 65 bytes":              {strings.Repeat("a", 65) + "@example.com", "at most 64 bytes"},
