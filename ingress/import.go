@@ -77,10 +77,12 @@ type importResult struct {
 func (s *server) answerImport(w http.ResponseWriter, r *http.Request) {
 	// Otherwise net/http waits for more of the body even to answer that it is
 	// refused. HTTP/2 always has it.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
 	i, lines, err := s.admitImport(w, r)
 	if err != nil {
 		writeProblem(w, problemOf(r.Context(), err))
+		linger(control, r.Body)
 		return
 	}
 	w.Header().Set("Content-Type", typeNDJSON)
@@ -93,16 +95,16 @@ func (s *server) answerImport(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = i.results.Encode(result) // whoever has gone asks again
 	if err != nil {
-		i.linger(r.Body)
+		linger(control, r.Body)
 	}
 }
 
 // linger reads on for a while from a caller who has been told that the import
 // has ended: a connection that is closed on somebody who still sends loses what
 // they have not read yet.
-func (i *importer) linger(body io.Reader) {
-	_ = i.control.Flush()
-	_ = i.control.SetReadDeadline(time.Now().Add(lingerTimeout))
+func linger(control *http.ResponseController, body io.Reader) {
+	_ = control.Flush()
+	_ = control.SetReadDeadline(time.Now().Add(lingerTimeout))
 	_, _ = io.CopyN(io.Discard, body, lingerSize)
 }
 
