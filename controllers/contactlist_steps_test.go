@@ -371,9 +371,30 @@ func TestFindingsThatDoNotFitAreCounted(t *testing.T) {
 
 func TestProblemIsShort(t *testing.T) {
 	g := NewWithT(t)
-	told := problem(&recipient.TemplateError{File: "mail.html", Line: 7, Problem: "got \"" + strings.Repeat("ü\n", 1000) + "\xff"})
-	g.Expect(told).To(HavePrefix(`mail.html, line 7: got "ü ü`))
+	told := problem(&recipient.TemplateError{File: "mail.html", Line: 7, Problem: "got " + strings.Repeat("ü\n", 1000) + "\xff"})
+	g.Expect(told).To(HavePrefix(`mail.html, line 7: got ü ü`))
 	g.Expect(len(told)).To(BeNumerically("<", problemSize+30))
 	g.Expect(utf8.ValidString(told)).To(BeTrue())
 	g.Expect(problem(&recipient.TemplateError{File: "a", Problem: "A sentence."})).To(Equal("a: A sentence"))
+}
+
+// A template's text is not shown beyond what finds the place.
+func TestProblemQuotesLittle(t *testing.T) {
+	hidden := strings.Repeat("hidden", 5)
+	for name, html := range map[string]string{
+		"a quote in an attribute":           `<a href=x"lead in, and then ` + hidden + `{{.ConfirmURL}}>`,
+		"a quote in an attribute's name":    `<a b"lead in, and then ` + hidden + `="{{.ConfirmURL}}">`,
+		"two texts where one is":            `<a href="{{.ConfirmURL}}" class=a"lead in, and then ` + hidden + "\">",
+		"a function of a long name":         `{{leadingInAndThenALongName` + strings.Repeat("x", 30) + hidden + `}}`,
+		"a text that is cut off too far":    `{{slice "lead in, and then ` + hidden + `" 500}}`,
+		"a text that is taken for a number": `{{index .Email "lead in, and then ` + hidden + `"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			_, err := recipient.ParseMail(map[string]string{"mail.txt": goodMail, "mail.html": html})
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(problem(err)).NotTo(ContainSubstring(hidden))
+			g.Expect(problem(err)).To(HavePrefix("mail.html"))
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"regexp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,16 +72,25 @@ func (u templateUse) read(name string, configMap *corev1.ConfigMap) (store.Files
 	return files, nil
 }
 
-// problemSize bounds, in bytes, what is told of one problem. Some of the
-// template packages' errors repeat the template from there to its end.
-const problemSize = 200
+const (
+	// problemSize bounds, in bytes, what is told of one problem.
+	problemSize = 200
+	// quoteSize bounds, in bytes, what is told of the template itself: enough to
+	// find the place. Some of the template packages' errors quote it from there to
+	// its end.
+	quoteSize = 40
+)
+
+// quoted is a text of Go syntax in quotes.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
 
 // problem says what is wrong with a template, in one short line.
 func problem(err error) string {
 	var wrong *recipient.TemplateError
 	if errors.As(err, &wrong) {
 		short := *wrong
-		short.Problem = clip(strings.Join(strings.Fields(wrong.Problem), " "), problemSize)
+		told := quoted.ReplaceAllStringFunc(wrong.Problem, func(quote string) string { return clip(quote, quoteSize) })
+		short.Problem = clip(strings.Join(strings.Fields(told), " "), problemSize)
 		err = &short
 	}
 	return strings.TrimSuffix(err.Error(), ".")
