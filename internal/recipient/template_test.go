@@ -1,6 +1,7 @@
 package recipient_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -67,4 +68,34 @@ func TestTemplatesMayUseFunctionsAndLoops(t *testing.T) {
 	g.Expect(made).To(Equal("CITY=Köln ZIP=50667 none News & more|01.50 1 2 de\n" +
 		"https://example.com/?email=ada%2Bnews%40example.com https://lists.example.com/confirm/x"))
 	g.Expect(html).To(Equal(`<p>News &amp; more ada&#43;news@example.com <a href="https://lists.example.com/confirm/x">a b</a></p>`))
+}
+
+// FuzzParse parses what people write into ConfigMaps, for mails and for pages.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"{{.ConfirmURL}}", "{{.Content}}", "", "{{", "{{/* */}}", `{{define "mail.txt"}}{{end}}`, `{{define "page.html"}}{{.Content}}{{end}}`,
+		`{{range $n, $v := .Fields}}{{break}}{{else}}{{continue}}{{end}}{{.ConfirmURL}}`, `{{with $x := .ExpiresAt}}{{$x.Unix}}{{end}}`,
+		`<a href="{{.ConfirmURL}}" onclick="{{.Email}}" style="{{.List}}">`, "<script>`${ {{.Content}} }`</script>", `<!--{{.Content}}-->`,
+		`{{printf "%s %99d" .List 1}}{{index .Custom "a b"}}{{slice .Email 1 2}}{{call .Email}}{{.Fields.A.B}}`, "{{if}}{{else if .}}{{end}}\xff\x00",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		g := NewWithT(t)
+		for name, parse := range map[string]func() error{
+			"mail": func() error {
+				_, err := recipient.ParseMail(map[string]string{recipient.MailText: text, recipient.MailHTML: text})
+				return err
+			},
+			"pages": func() error {
+				_, err := recipient.ParsePages(map[string]string{recipient.PageLayout: text, recipient.PageStyle: text})
+				return err
+			},
+		} {
+			var wrong *recipient.TemplateError
+			if err := parse(); err != nil && !errors.As(err, &wrong) {
+				g.Expect(err).NotTo(HaveOccurred(), "%s: not a TemplateError", name)
+			}
+		}
+	})
 }
