@@ -72,10 +72,9 @@ func newCaller(options *Options, lists *listBook) *caller {
 	}
 }
 
-// call makes one attempt to deliver an event. The error is for the log: it says
-// more than the outcome where that is a failure, and never shows the URL, whose
-// path may hold a secret.
-func (c *caller) call(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
+// attempt implements deliverer. The error never shows the URL, whose path may
+// hold a secret.
+func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
 	body, contentType, err := s.format.render(e.event, c.lists.of(e.event.List))
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/internal/store"
 )
@@ -23,6 +24,23 @@ type checkpointer struct {
 	tail     *tail
 	store    Store
 	metrics  *metrics
+	// soon asks for a checkpoint before its time.
+	soon chan struct{}
+}
+
+func newCheckpointer(registry *registry, tail *tail, metrics *metrics) *checkpointer {
+	c := &checkpointer{registry: registry, tail: tail, store: registry.options.Store, metrics: metrics, soon: make(chan struct{}, 1)}
+	registry.checkpoint = c.hurry
+	return c
+}
+
+// hurry has the next checkpoint written now: what it has not when the process
+// dies would be sent twice.
+func (c *checkpointer) hurry() {
+	select {
+	case c.soon <- struct{}{}:
+	default: // one will be written that comes after this
+	}
 }
 
 // run writes until the context ends.
@@ -30,7 +48,7 @@ func (c *checkpointer) run(ctx context.Context) {
 	clock := c.registry.options.Clock
 	lastIdle := clock.Now()
 	for ctx.Err() == nil {
-		sleep(ctx, clock, checkpointInterval)
+		c.pause(ctx, clock)
 		idle := clock.Since(lastIdle) >= c.registry.options.IdleInterval
 		if idle {
 			lastIdle = clock.Now()
@@ -39,6 +57,17 @@ func (c *checkpointer) run(ctx context.Context) {
 		if idle {
 			c.scrub(ctx)
 		}
+	}
+}
+
+// pause waits until it is time for a checkpoint, or somebody is in a hurry.
+func (c *checkpointer) pause(ctx context.Context, clock clock.Clock) {
+	timer := clock.NewTimer(checkpointInterval)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-c.soon:
+	case <-timer.C():
 	}
 }
 

@@ -52,6 +52,7 @@ type rig struct {
 	receiver  *testkit.Receiver
 	metrics   *prometheus.Registry
 	log       lockedBuffer
+	options   Options // beside the usual ones
 }
 
 func newRig(t *testing.T) *rig {
@@ -73,12 +74,11 @@ func (r *rig) run() (stop func()) {
 	var parts sync.WaitGroup
 	parts.Go(func() { g.Expect(objects.Start(ctx)).To(Succeed()) })
 	r.metrics = prometheus.NewRegistry()
-	parts.Go(func() {
-		g.Expect(Run(ctx, Options{
-			Objects: objects, Secrets: plane.Client, Store: r.store,
-			Registerer: r.metrics, Version: "test", ShutdownTimeout: time.Second, IdleInterval: time.Second,
-		})).To(Succeed())
-	})
+	options := r.options
+	options.Objects, options.Secrets, options.Store = objects, plane.Client, r.store
+	options.Registerer, options.Version = r.metrics, "test"
+	options.ShutdownTimeout, options.IdleInterval = time.Second, time.Second
+	parts.Go(func() { g.Expect(Run(ctx, options)).To(Succeed()) })
 	stop = sync.OnceFunc(func() { cancel(); parts.Wait() })
 	r.t.Cleanup(stop)
 	return stop

@@ -155,6 +155,8 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, intervals []time
 		l.health.LastSuccess = now
 		l.health.FailingSince = time.Time{}
 		l.close(e)
+	case givenUp:
+		l.close(e)
 	case failed:
 		l.retrying += 1 - min(e.attempts, 1)
 		e.attempts++

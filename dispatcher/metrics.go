@@ -13,6 +13,8 @@ type metrics struct {
 	attempts         *prometheus.CounterVec
 	attemptDuration  prometheus.Histogram
 	latency          prometheus.Histogram
+	mails            *prometheus.CounterVec
+	mailLatency      prometheus.Histogram
 	checkpointErrors prometheus.Counter
 }
 
@@ -39,6 +41,15 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Help:    "The time from an event to the end of the call that delivered it, retries included.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 1800, 86400},
 		}),
+		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postbus_dispatcher_mails_total",
+			Help: "Attempts to send an opt-in mail, by outcome: Delivered, the reason of the failure, or the reason to give up (Expired, ListNotFound, Obsolete, Rejected).",
+		}, []string{"outcome"}),
+		mailLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "postbus_dispatcher_mail_latency_seconds",
+			Help:    "The time from an opt-in request until the mail server had taken its mail, retries included.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 1800, 86400, 432000},
+		}),
 		checkpointErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "postbus_dispatcher_checkpoint_errors_total",
 			Help: "Checkpoints that could not be written and were tried again.",
@@ -52,11 +63,26 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	} {
 		m.attempts.WithLabelValues(string(reason))
 	}
-	registerer.MustRegister(m.attempts, m.attemptDuration, m.latency, m.checkpointErrors)
+	m.mails.WithLabelValues(outcomeDelivered)
+	for _, reason := range mailReasons {
+		m.mails.WithLabelValues(string(reason))
+	}
+	registerer.MustRegister(m.attempts, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors)
 	return m
 }
 
-// observe notes an attempt: how long it took, and how old its event was then.
+// observeMail notes an attempt to send a mail, and how old its request was then.
+func (m *metrics) observeMail(o outcome, _, age time.Duration) {
+	if o.verdict == aborted {
+		return
+	}
+	m.mails.WithLabelValues(o.label()).Inc()
+	if o.verdict == delivered {
+		m.mailLatency.Observe(age.Seconds())
+	}
+}
+
+// observe notes a call of a callback: how long it took, and how old its event was then.
 func (m *metrics) observe(o outcome, took, age time.Duration) {
 	if o.verdict == aborted {
 		return

@@ -21,6 +21,9 @@ const (
 	delivered verdict = iota
 	// failed: the event is tried again.
 	failed
+	// givenUp: the event is closed although nobody has it, because no other
+	// attempt could change that.
+	givenUp
 	// aborted: this process gave up for reasons of its own, so the attempt
 	// says nothing about the callback.
 	aborted
@@ -29,9 +32,10 @@ const (
 // outcome is what one attempt yields.
 type outcome struct {
 	verdict verdict
-	// reason says why an attempt failed; empty otherwise.
+	// reason says why an attempt failed or was the last; empty otherwise.
 	reason v1alpha1.FailureReason
-	// status is the HTTP status of the answer, 0 when there was none.
+	// status is the status of the answer, of HTTP or of SMTP; 0 when there was
+	// none.
 	status int
 }
 

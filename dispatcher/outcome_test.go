@@ -31,7 +31,7 @@ func callOnce(t *testing.T, url string, timeout time.Duration) outcome {
 	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}, Version: "test"}, &listBook{})
 	t.Cleanup(c.close)
 	const token = "T0K3N-in-the-path"
-	o, cause := c.call(t.Context(), &subscription{
+	o, cause := c.attempt(t.Context(), &subscription{
 		key: store.SubscriptionKey{Namespace: secret.Namespace, Name: "crm"}, format: standard{},
 		url: url + "/" + token, timeout: timeout, secretName: secret.Name, secretVersion: secret.ResourceVersion,
 	}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
@@ -180,7 +180,7 @@ func TestSigningSecretProblems(t *testing.T) {
 			url: "http://127.0.0.1:1/", timeout: time.Second, secretName: name,
 		}
 		e := &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
-		o, err := c.call(t.Context(), s, e)
+		o, err := c.attempt(t.Context(), s, e)
 		g.Expect(o).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureSigning}), name)
 		g.Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("%s/%s", namespace, name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(known))

@@ -23,13 +23,16 @@ import (
 const notOpenRetry = time.Second
 
 // registry has one runner for each WebhookSubscription that the controller has
-// opened, and keeps it to the object's spec.
+// opened, and keeps it to the object's spec. It has one for opt-in mails too,
+// where there is a mail server.
 type registry struct {
 	options *Options
 	tail    *tail
 	lists   *listBook
 	metrics *metrics
-	queue   workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
+	// checkpoint asks for a checkpoint now.
+	checkpoint func()
+	queue      workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
 	// attempts is the context that attempts end with at the latest.
 	attempts context.Context
 
@@ -113,6 +116,11 @@ func (g *registry) enqueue(object any) {
 func (g *registry) run(ctx context.Context) {
 	stopQueue := context.AfterFunc(ctx, g.queue.ShutDown)
 	defer stopQueue()
+	if g.options.Mail.Server == (MailServer{}) {
+		logr.FromContextOrDiscard(ctx).Info("opt-in mails wait, because there is no mail server (--smtp-server)")
+	} else {
+		g.queue.Add(store.MailKey)
+	}
 	for {
 		key, shutdown := g.queue.Get()
 		if shutdown {
@@ -132,6 +140,9 @@ func (g *registry) run(ctx context.Context) {
 
 // follow brings the runner of one subscription to what the object says.
 func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error {
+	if key == store.MailKey {
+		return g.start(ctx, mailDelivery)
+	}
 	var object v1alpha1.WebhookSubscription
 	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
 	if apierrors.IsNotFound(err) || (err == nil && !object.DeletionTimestamp.IsZero()) {
@@ -190,16 +201,20 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 	if lost := len(delivery.Open) - len(events); lost > 0 {
 		logger.Info("events that were not delivered are no longer in the log", "events", lost)
 	}
-	return &runner{
+	r := &runner{
 		key: s.key, token: delivery.Token,
-		log: g.options.Store, clock: g.options.Clock, tail: g.tail,
-		caller:  newCaller(g.options, g.lists),
-		metrics: g.metrics, logger: logger,
+		log: g.options.Store, clock: g.options.Clock, tail: g.tail, logger: logger,
 		wake: make(chan struct{}, 1),
 		sub:  s, ledger: newLedger(delivery, events, s.ordering),
 		behind: delivery.Behind, written: delivery.Cursor,
 		toldFailing: !delivery.Health.FailingSince.IsZero(),
-	}, nil
+	}
+	if s.key == store.MailKey {
+		r.deliverer, r.observe, r.checkpoint = newMailer(g.options), g.metrics.observeMail, g.checkpoint
+	} else {
+		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
+	}
+	return r, nil
 }
 
 // openEvents reads the events that a delivery has open.
@@ -233,10 +248,11 @@ func (g *registry) lost(key store.SubscriptionKey) {
 	g.queue.Add(key)
 }
 
-// forget has the runners of a namespace drop what they have of a person.
+// forget has the runners of a namespace, and that of mails, drop what they have
+// of a person.
 func (g *registry) forget(event *contact.Event) {
 	for _, r := range g.all() {
-		if r.key.Namespace == event.List.Namespace {
+		if r.key.Namespace == event.List.Namespace || r.key == store.MailKey {
 			r.forget(event)
 		}
 	}

@@ -98,7 +98,7 @@ func Run(ctx context.Context, options Options) error {
 	}
 	metrics := newMetrics(options.Registerer)
 	runners := newRegistry(lasting, &options, follower, metrics)
-	writer := &checkpointer{registry: runners, tail: follower, store: options.Store, metrics: metrics}
+	writer := newCheckpointer(runners, follower, metrics)
 	if err := runners.watch(ctx); err != nil {
 		return fmt.Errorf("start the dispatcher: %w", err)
 	}

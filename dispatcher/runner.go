@@ -23,20 +23,34 @@ const (
 	countInterval = 2 * time.Second
 )
 
-// runner delivers the events of one subscription. Its loop starts attempts, and
+// deliverer makes the attempts of one runner.
+type deliverer interface {
+	// attempt tries once to deliver an event. The error is for the log: it says
+	// more than the outcome where that is no success, and nothing of the person.
+	attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error)
+	// close frees what is kept between attempts, once the last has ended.
+	close()
+}
+
+// runner delivers the events of one subscription, or opt-in mails. Its loop starts attempts, and
 // reading while it lags; each attempt runs on its own and settles itself.
 //
 // A runner is live while the tail offers it events, and behind otherwise: when
 // it has just been started, when its ledger was full, or while it is held.
 type runner struct {
-	key     store.SubscriptionKey
-	token   int64
-	log     store.Log
-	clock   clock.Clock
-	tail    *tail
-	caller  *caller
-	metrics *metrics
-	logger  logr.Logger
+	key    store.SubscriptionKey
+	token  int64
+	log    store.Log
+	clock  clock.Clock
+	tail   *tail
+	logger logr.Logger
+	// deliverer makes the attempts, observe counts them: the outcome, how long
+	// it took and how old the event was then.
+	deliverer deliverer
+	observe   func(o outcome, took, age time.Duration)
+	// checkpoint, when not nil, is called with what was delivered, so that the
+	// store has it as soon as can be.
+	checkpoint func()
 
 	wake     chan struct{}
 	attempts sync.WaitGroup
@@ -60,7 +74,7 @@ type runner struct {
 	// cursor that was.
 	dirty   bool
 	written int64
-	// toldFailing is what was last logged of the callback's health.
+	// toldFailing is what was last logged of the health.
 	toldFailing bool
 }
 
@@ -79,7 +93,7 @@ func (r *runner) run(loop, attempts context.Context) {
 	r.reader.Wait()
 	r.tail.leave(r, nil)
 	r.attempts.Wait()
-	r.caller.close()
+	r.deliverer.close()
 }
 
 // beginReading tells whether the log is to be read now, which is done beside
@@ -331,15 +345,26 @@ func (r *runner) start(ctx context.Context) time.Time {
 	return next
 }
 
-// attempt calls the callback once and settles the event.
+// attempt tries once to deliver an event, and settles it.
 func (r *runner) attempt(ctx context.Context, s *subscription, e *openEvent) {
 	began := r.clock.Now()
-	o, cause := r.caller.call(ctx, s, e)
+	o, cause := r.deliverer.attempt(ctx, s, e)
 	ended := r.clock.Now()
-	r.metrics.observe(o, ended.Sub(began), ended.Sub(e.event.Time))
+	r.observe(o, ended.Sub(began), ended.Sub(e.event.Time))
 	r.logger.V(1).Info("attempt", "event", e.event.ID, "type", e.event.Type, "attempt", e.attempts+1,
 		"outcome", o.label(), "status", o.status, "cause", cause, "duration", ended.Sub(began).String())
+	if o.verdict == givenUp && o.reason != mailObsolete {
+		r.logger.Info("event is given up", "event", e.event.ID, "list", e.event.List.Namespace+"/"+e.event.List.Name,
+			"contact", e.event.Contact.ID, "outcome", o.label(), "status", o.status, "cause", cause)
+	}
+	r.settle(e, o, ended)
+	if r.checkpoint != nil && o.verdict == delivered {
+		r.checkpoint()
+	}
+}
 
+// settle notes how an attempt ended.
+func (r *runner) settle(e *openEvent, o outcome, ended time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ledger.settle(e, o, ended, r.sub.intervals)
@@ -367,8 +392,8 @@ func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
 	}, true
 }
 
-// tellHealth logs that the callback has begun or ceased to fail. It runs with
-// checkpoints, so a callback that answers by turns can't flood the log. mu is
+// tellHealth logs that callback or mail server has begun or ceased to fail. It
+// runs with checkpoints, so one that answers by turns can't flood the log. mu is
 // held.
 func (r *runner) tellHealth() {
 	health := &r.ledger.health
@@ -377,10 +402,10 @@ func (r *runner) tellHealth() {
 	case failing == r.toldFailing:
 		return
 	case failing:
-		r.logger.Info("callback fails", "since", health.FailingSince, "reason", health.LastFailure.Reason,
+		r.logger.Info("deliveries fail", "since", health.FailingSince, "reason", health.LastFailure.Reason,
 			"status", health.LastFailure.HTTPStatus)
 	default:
-		r.logger.Info("callback answers again")
+		r.logger.Info("deliveries succeed again")
 	}
 	r.toldFailing = failing
 }

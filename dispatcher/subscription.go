@@ -21,13 +21,14 @@ const (
 // defaultIntervals are MailUp's: 5 retries, every 5 minutes.
 var defaultIntervals = []time.Duration{5 * time.Minute, 5 * time.Minute, 5 * time.Minute, 5 * time.Minute, 5 * time.Minute}
 
-// subscription is a WebhookSubscription's spec in the form that deliveries need.
-// It is never changed, only replaced.
+// subscription is a WebhookSubscription's spec in the form that deliveries need;
+// opt-in mails have one too, of fewer fields. It is never changed, only replaced.
 type subscription struct {
 	key store.SubscriptionKey
 	// held: nothing is sent, events wait.
-	held        bool
-	filter      store.Filter
+	held   bool
+	filter store.Filter
+	// format is nil for mails, which are not made from the event alone.
 	format      format
 	url         string
 	timeout     time.Duration
@@ -92,5 +93,5 @@ func durations(values []metav1.Duration) []time.Duration {
 // wants tells whether an event is sent. One without a contact is about somebody
 // who had left already, or is a tombstone.
 func (s *subscription) wants(event *contact.Event) bool {
-	return event.Contact.ID != 0 && s.filter.Matches(event) && s.format.knows(event)
+	return event.Contact.ID != 0 && s.filter.Matches(event) && (s.format == nil || s.format.knows(event))
 }

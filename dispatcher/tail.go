@@ -9,6 +9,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/utils/clock"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
@@ -19,6 +20,13 @@ const (
 	// readRetry is the wait after the log could not be read.
 	readRetry = 500 * time.Millisecond
 )
+
+// logTypes are all types of events that the log has: one that is not named is
+// skipped, and the tail would wait for it for ever.
+var logTypes = []v1alpha1.EventType{
+	contact.EventCreate, contact.EventSubscribe, contact.EventUnsubscribe, contact.EventChangeProfile, contact.EventDelete,
+	contact.EventOptInMail,
+}
 
 // tail reads the end of the log and offers each event to the runners that have
 // caught up with it.
@@ -35,7 +43,8 @@ type tail struct {
 	mu sync.Mutex
 	// position is up to where every runner on the tail was offered everything.
 	position int64
-	// live are the runners on the tail, by namespace.
+	// live are the runners on the tail, by namespace. That of mails, which is of
+	// all namespaces, is in none.
 	live map[string]map[*runner]struct{}
 }
 
@@ -62,7 +71,7 @@ func (t *tail) readPage(ctx context.Context) error {
 	if err := t.log.WaitForEvents(ctx, from); err != nil {
 		return err
 	}
-	page, err := t.log.Read(ctx, store.Query{After: from, Limit: tailPage})
+	page, err := t.log.Read(ctx, store.Query{After: from, Filter: store.Filter{Types: logTypes}, Limit: tailPage})
 	if err != nil {
 		return err
 	}
@@ -76,15 +85,21 @@ func (t *tail) readPage(ctx context.Context) error {
 
 // offer hands one event to those who want it. mu is held.
 func (t *tail) offer(event *contact.Event) {
-	for r := range t.live[event.List.Namespace] {
-		if !r.offer(event) {
-			delete(t.live[event.List.Namespace], r)
-		}
-	}
+	t.offerIn(event.List.Namespace, event)
+	t.offerIn(store.MailKey.Namespace, event)
 	if event.Forget {
 		t.forget(event)
 	}
 	t.position = event.Position
+}
+
+// offerIn hands an event to the runners of one namespace. mu is held.
+func (t *tail) offerIn(namespace string, event *contact.Event) {
+	for r := range t.live[namespace] {
+		if !r.offer(event) {
+			delete(t.live[namespace], r)
+		}
+	}
 }
 
 // at returns the position up to which the tail has read.

@@ -1,0 +1,266 @@
+package dispatcher
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/mail"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	gomail "github.com/wneessen/go-mail"
+	"golang.org/x/net/idna"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/link"
+	"postbus.dev/postbus/internal/recipient"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	mailTimeout     = 30 * time.Second
+	mailMaxInFlight = 4
+	// unsubscribeTTL is how long the link to unsubscribe works.
+	unsubscribeTTL = 365 * 24 * time.Hour
+)
+
+// mailDelivery is the delivery of opt-in mails, of all namespaces.
+var mailDelivery = &subscription{
+	key:         store.MailKey,
+	filter:      store.Filter{Types: []v1alpha1.EventType{contact.EventOptInMail}},
+	timeout:     mailTimeout,
+	intervals:   []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour},
+	ordering:    v1alpha1.OrderingPerContact,
+	maxInFlight: mailMaxInFlight,
+}
+
+// mailer sends opt-in mails.
+type mailer struct {
+	clock     clock.PassiveClock
+	lists     client.Reader
+	store     Store
+	from      *mail.Address
+	publicURL *url.URL
+	transport *transport
+}
+
+func newMailer(options *Options) *mailer {
+	return &mailer{
+		clock: options.Clock, lists: options.Objects, store: options.Store,
+		from: options.Mail.From, publicURL: options.Mail.PublicURL,
+		transport: &transport{server: options.Mail.Server, credentials: options.Mail.Credentials, rootCAs: options.RootCAs},
+	}
+}
+
+// attempt implements deliverer.
+func (m *mailer) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
+	o, err := m.try(ctx, s.timeout, e.event)
+	if o.verdict == failed && m.clock.Since(e.event.Time) >= giveUpAfter {
+		return outcome{verdict: givenUp, reason: mailExpired, status: o.status}, err
+	}
+	return o, err
+}
+
+// close implements deliverer.
+func (m *mailer) close() { m.transport.goodbyes.Wait() }
+
+// try makes the mail of an event and hands it over.
+func (m *mailer) try(ctx context.Context, limit time.Duration, event *contact.Event) (outcome, error) {
+	request, o, err := m.look(ctx, event)
+	if request == nil {
+		return o, err
+	}
+	content, o, err := m.render(ctx, request)
+	if content == nil {
+		return o, err
+	}
+	made, err := m.compose(request, content)
+	if err != nil {
+		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
+	}
+	if err := m.transport.handOver(ctx, made, limit); err != nil {
+		return ofMailError(err), err
+	}
+	return outcome{verdict: delivered}, nil
+}
+
+// optInRequest is what is known of a mail that shall be sent now.
+type optInRequest struct {
+	event   *contact.Event
+	contact *contact.Contact
+	list    *v1alpha1.ContactList
+	mailing *v1alpha1.OptInMailing // nil for the built-in one
+	now     time.Time
+}
+
+// look returns what the mail is to be about, or nil and an outcome when none is
+// to be sent now.
+func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest, outcome, error) {
+	var list v1alpha1.ContactList
+	err := m.lists.Get(ctx, types.NamespacedName{Namespace: event.List.Namespace, Name: event.List.Name}, &list)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, outcome{verdict: givenUp, reason: mailListNotFound}, errors.New("the list is gone")
+	case err != nil:
+		return nil, ofInterruption(ctx), fmt.Errorf("read the list: %w", err)
+	}
+	current, err := m.store.FindContactByID(ctx, event.List, event.Contact.ID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact is gone")
+	case err != nil:
+		return nil, ofInterruption(ctx), fmt.Errorf("read the contact: %w", err)
+	}
+	optIn := event.Contact.OptIn
+	if optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&current) {
+		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact has confirmed meanwhile")
+	}
+	mailing := list.Mailing(optIn.Mailing)
+	if mailing == nil { // it was there when the mail was asked for
+		mailing = list.Mailing("")
+	}
+	return &optInRequest{event: event, contact: &current, list: &list, mailing: mailing, now: m.clock.Now()}, outcome{}, nil
+}
+
+// ofInterruption is the outcome of something that could not be read.
+func ofInterruption(ctx context.Context) outcome {
+	if ctx.Err() != nil {
+		return outcome{verdict: aborted}
+	}
+	return outcome{verdict: failed, reason: mailStore}
+}
+
+// mailContent is what somebody gets to read.
+type mailContent struct {
+	subject, text, html string
+	language            v1alpha1.Language
+	unsubscribeURL      string
+}
+
+// render makes what somebody gets to read, or returns nil and an outcome.
+func (m *mailer) render(ctx context.Context, r *optInRequest) (*mailContent, outcome, error) {
+	language := recipient.LanguageOf(r.contact.StandardFields["LOCALE"], r.list.Spec.Language)
+	template := recipient.BuiltInMail(language)
+	if r.mailing != nil && r.mailing.TemplateRef.Name != "" {
+		texts, err := m.store.LoadTexts(ctx, r.event.List)
+		if err != nil {
+			return nil, ofInterruption(ctx), fmt.Errorf("read the templates: %w", err)
+		}
+		files, found := texts.Mailings[r.mailing.Key]
+		if !found {
+			return nil, outcome{verdict: failed, reason: mailTemplateMissing}, errors.New("the mailing's template has not been found yet")
+		}
+		if template, err = recipient.ParseMail(files); err != nil {
+			return nil, outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
+		}
+	}
+	data := m.data(r, language)
+	text, html, err := template.Render(data)
+	if err != nil {
+		return nil, outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
+	}
+	content := &mailContent{
+		subject: recipient.Subject(language, r.list.DisplayName()),
+		text:    text, html: html, language: language, unsubscribeURL: data.UnsubscribeURL,
+	}
+	if r.mailing != nil {
+		content.subject = cmp.Or(r.mailing.Subject, content.subject)
+	}
+	return content, outcome{}, nil
+}
+
+// data returns what templates can say to the contact.
+func (m *mailer) data(r *optInRequest, language v1alpha1.Language) recipient.MailData {
+	expires := r.now.Add(r.list.LinkTTL()).UTC()
+	optIn := r.event.Contact.OptIn
+	confirm := link.Link{
+		Purpose: link.Confirm, List: r.event.List, Contact: r.contact.ID, Expires: expires,
+		RequestedAt: optIn.RequestedAt, Plus: optIn.Plus,
+	}
+	unsubscribe := link.Link{
+		Purpose: link.Unsubscribe, List: r.event.List, Contact: r.contact.ID, Expires: r.now.Add(unsubscribeTTL),
+	}
+	key := m.store.LinkKey()
+	return recipient.MailData{
+		List: r.list.DisplayName(), Email: r.contact.Email,
+		Fields: r.contact.StandardFields, Custom: customTexts(r.contact.CustomFields),
+		Source: r.contact.Source, Language: string(language),
+		ConfirmURL:     key.URL(m.publicURL, confirm),
+		UnsubscribeURL: key.URL(m.publicURL, unsubscribe),
+		ExpiresAt:      expires,
+	}
+}
+
+// customTexts returns custom fields as templates show them.
+func customTexts(fields map[string]any) map[string]string {
+	texts := make(map[string]string, len(fields))
+	for name, value := range fields {
+		switch value := value.(type) {
+		case float64:
+			texts[name] = strconv.FormatFloat(value, 'f', -1, 64)
+		default:
+			texts[name] = fmt.Sprint(value)
+		}
+	}
+	return texts
+}
+
+// compose makes the message with its headers.
+func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error) {
+	sender := m.from
+	if r.mailing != nil && r.mailing.From != "" {
+		parsed, err := mail.ParseAddress(r.mailing.From)
+		if err != nil {
+			return envelope{}, fmt.Errorf("read the mailing's sender: %w", err)
+		}
+		sender = parsed
+	}
+	from, to := mailbox(sender.Address), mailbox(r.contact.Email)
+	message := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	message.FromMailAddress(&mail.Address{Name: sender.Name, Address: from})
+	message.ToMailAddress(&mail.Address{Address: to})
+	message.Subject(content.subject)
+	message.SetDateWithValue(r.now)
+	// The same for each attempt, so that a mail that came twice shows as one.
+	message.SetMessageIDWithValue(r.event.ID + from[strings.LastIndex(from, "@"):])
+	message.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834
+	message.SetGenHeader("Content-Language", string(content.language))
+	message.SetListUnsubscribe(content.unsubscribeURL)
+	if m.publicURL.Scheme == "https" { // RFC 8058, section 3.1
+		message.SetListUnsubscribePost()
+	}
+	message.SetBodyString(gomail.TypeTextPlain, content.text)
+	if content.html != "" {
+		message.AddAlternativeString(gomail.TypeTextHTML, content.html)
+	}
+	var made bytes.Buffer
+	if _, err := message.WriteTo(&made); err != nil {
+		return envelope{}, fmt.Errorf("write the message: %w", err)
+	}
+	return envelope{from: from, to: to, needsUTF8: !isASCII(from) || !isASCII(to), message: made.Bytes()}, nil
+}
+
+// mailbox returns an address with its domain in ASCII, so that it needs
+// SMTPUTF8 only for what comes before the @.
+func mailbox(address string) string {
+	at := strings.LastIndex(address, "@")
+	domain, err := idna.Lookup.ToASCII(address[at+1:])
+	if err != nil {
+		return address
+	}
+	return address[:at+1] + domain
+}
+
+func isASCII(text string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
+}
