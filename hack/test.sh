@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs all tests, with the race detector. That needs cgo and a C compiler;
-# without them it says so and runs the tests without it, but never in CI.
+# without them it says so and runs the tests without it, but never in CI. The same
+# goes for Chromium, which some tests open pages in.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,5 +20,25 @@ if ! can_race; then
   echo "WARNING: no cgo or no C compiler, so the tests run WITHOUT the race detector"
   race=
   export CGO_ENABLED=0
+fi
+# has_chromium tells whether tests will find a Chromium.
+has_chromium() {
+  for name in chromium chromium-browser google-chrome google-chrome-stable headless-shell; do
+    if command -v "$name" >/dev/null; then return 0; fi
+  done
+  return 1
+}
+
+if ! has_chromium && [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
+  echo "no Chromium is installed, so it is installed now, with apt-get"
+  { apt-get -qq update && apt-get -qq install --no-install-recommends -y chromium; } >/dev/null ||
+    echo "WARNING: apt-get can't install it"
+fi
+if ! has_chromium; then
+  if [ "${CI:-}" = true ]; then
+    echo "error: tests open pages in Chromium, none is installed, and CI never tests without it" >&2
+    exit 1
+  fi
+  echo "WARNING: no Chromium is installed, so NO PAGE is tested in a browser"
 fi
 exec go test $race -timeout 30m "$@" ./...
