@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +39,7 @@ type leakScene struct {
 	installation *installation
 	namespace    string
 	receiver     *testkit.Receiver
+	mailServer   *gossip
 	// secrets are by what they are.
 	secrets map[string]string
 	// tokens are of links; the page that a link leads to may show its own.
@@ -55,6 +58,9 @@ func TestSecretsLeakNowhere(t *testing.T) {
 	s.makeCalls()
 	s.visitPages()
 	g.Eventually(s.deliveriesFailed, patience).Should(Succeed())
+	s.body(http.MethodPost, "http://"+s.installation.ingress+"/webhooks/contacts/email", "application/x-www-form-urlencoded",
+		url.Values{"key": {s.secrets["the key"]}, "email": {"grace@example.com"}, "doi": {"true"}}.Encode())
+	g.Eventually(s.mailServer.tries.Load, patience).Should(BeNumerically(">", 0))
 
 	metrics := s.body(http.MethodGet, "http://"+s.installation.metrics+"/metrics", "", "")
 	g.Expect(metrics).To(ContainSubstring("postbus_ingress_requests_total"))
@@ -86,9 +92,17 @@ func newLeakScene(t *testing.T) *leakScene {
 			"the signing secret":           signature.GenerateSecret(),
 			"a signing secret that is bad": "whsec_not base64 + but=secret",
 			"the callback's token":         "callback-token-" + apikey.Generate(),
+			"the mail server's password":   `p+ss w/"rd%&äöü`,
 		},
 	}
-	s.installation.flags = []string{"--log-level=debug"}
+	s.mailServer = newGossip(t, s.secrets["the mail server's password"])
+	credentials := t.TempDir()
+	g.Expect(os.WriteFile(filepath.Join(credentials, "username"), []byte("postbus"), 0o600)).To(Succeed())
+	g.Expect(os.WriteFile(filepath.Join(credentials, "password"), []byte(s.mailServer.password), 0o600)).To(Succeed())
+	s.installation.flags = []string{
+		"--log-level=debug", "--public-url=http://" + s.installation.ingress, "--mail-from=news@example.com",
+		"--smtp-server=smtps://" + s.mailServer.address, "--smtp-credentials=" + credentials,
+	}
 	s.makeTokens()
 
 	slow := testkit.ApiKey(s.namespace, "slow", "newsletter")
