@@ -10,7 +10,11 @@
 // and lists are read from an informer cache; ingress has no other right on the
 // cluster, and none on Secrets.
 //
-// An API key never reaches a log, a metric or an answer.
+// It also serves the pages behind the links in mails, where recipients confirm,
+// leave, and change what is known of them. A link's token stands for the key there.
+//
+// An API key never reaches a log, a metric or an answer, a token no log and no
+// metric.
 package ingress
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch
