@@ -21,6 +21,7 @@ KUBECONFIG_FILE ?= $(POSTBUS_DIR)/kubeconfig
 KEY_FILE ?= $(POSTBUS_DIR)/key
 INGRESS_ADDRESS ?= 127.0.0.1:8080
 RECEIVER_ADDRESS ?= 127.0.0.1:9000
+MAIL_ADDRESS ?= 127.0.0.1:2525
 METRICS_ADDRESS ?= 127.0.0.1:8081
 
 # make run KUBECONFIG=FILE, or USE_EXISTING_CLUSTER=true with KUBECONFIG in the
@@ -47,7 +48,8 @@ export KUBEBUILDER_ASSETS
 
 devenv_flags = --postbus=bin/postbus --programs="$(programs)" --config=config --dir="$(POSTBUS_DIR)" \
 	--kubeconfig-file="$(KUBECONFIG_FILE)" --key-file="$(KEY_FILE)" \
-	--ingress-address="$(INGRESS_ADDRESS)" --receiver-address="$(RECEIVER_ADDRESS)" --metrics-address="$(METRICS_ADDRESS)"
+	--ingress-address="$(INGRESS_ADDRESS)" --receiver-address="$(RECEIVER_ADDRESS)" \
+	--mail-address="$(MAIL_ADDRESS)" --metrics-address="$(METRICS_ADDRESS)"
 
 ##@ Run
 

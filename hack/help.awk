@@ -5,6 +5,6 @@ BEGIN { FS = ":.*## "; print "Usage: make TARGET [VARIABLE=VALUE]" }
 /^[a-z][a-z-]*:.*## / { printf "  %-14s %s\n", $1, $2 }
 END {
   print "\nVariables of run: POSTBUS_DIR, KUBECONFIG_FILE, KEY_FILE, INGRESS_ADDRESS, RECEIVER_ADDRESS,"
-  print "METRICS_ADDRESS; KUBECONFIG=FILE uses a cluster that runs already, KUBEBUILDER_ASSETS=DIR"
+  print "MAIL_ADDRESS, METRICS_ADDRESS; KUBECONFIG=FILE uses a cluster that runs already, KUBEBUILDER_ASSETS=DIR"
   print "programs that are built already."
 }

@@ -23,6 +23,7 @@ import (
 // The bounds that the story is held to.
 const (
 	callbackWithin = time.Second
+	mailWithin     = 2 * time.Second
 	statusWithin   = 2 * time.Second
 	// retryWithin is the second interval of the sample, which a retry may just
 	// have begun to wait for, with room for the status.
@@ -54,7 +55,7 @@ func demo(ctx context.Context, s settings) error {
 		return err
 	}
 	out := &console{}
-	teller := &storyteller{environment: newEnvironment(s, out.tell("      "), func(string) {})}
+	teller := &storyteller{environment: newEnvironment(s, out.tell("      "), func(string) {}, func(string) {})}
 	err = teller.during(ctx, func(ctx context.Context) error {
 		for _, step := range teller.steps() {
 			start := time.Now()
@@ -83,7 +84,7 @@ func separate(ctx context.Context, s settings) (settings, error) {
 		return settings{}, fmt.Errorf("make the demo's folder: %w", err)
 	}
 	s.dir, s.kubeconfig, s.keyFile = dir, filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "key")
-	for _, address := range []*string{&s.ingress, &s.receiver, &s.metrics} {
+	for _, address := range []*string{&s.ingress, &s.receiver, &s.mail, &s.metrics} {
 		if *address, err = freeAddress(ctx); err != nil {
 			return settings{}, err
 		}
@@ -104,6 +105,7 @@ func (t *storyteller) steps() []step {
 	return []step{
 		{"the samples are applied; the key and the subscription become Ready", t.apply},
 		{"a contact is posted and answered with 200; its callback arrives within 1 s with a good signature", t.deliver},
+		{"double opt-in is asked for: within 2 s the mail is there; its link confirms, and a callback tells of Recipient", t.optIn},
 		{"the receiver answers 500: within 2 s the status is Failing, with failingSince", t.fail},
 		{"the receiver answers 200 again: Active after the next retry, under the same webhook-id", t.heal},
 		{"the subscription is suspended: nothing is sent, its events wait", t.suspend},
@@ -142,6 +144,38 @@ func (t *storyteller) deliver(ctx context.Context) error {
 		return fmt.Errorf("verify the signature: %w", err)
 	}
 	return nil
+}
+
+func (t *storyteller) optIn(ctx context.Context) error {
+	const email = "grace@example.com"
+	form := url.Values{"key": {t.key}, "email": {email}, "doi": {"true"}}
+	if err := t.submit(ctx, t.ingressURL()+contactsPath, form); err != nil {
+		return fmt.Errorf("ask for double opt-in: %w", err)
+	}
+	var confirm string
+	err := eventually(ctx, mailWithin, func(context.Context) error {
+		for _, mail := range t.mailbox.Mails() {
+			if mail.To == email {
+				confirm = mail.Confirm
+				return nil
+			}
+		}
+		return fmt.Errorf("no mail to %s arrived", email)
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.submit(ctx, confirm, url.Values{}); err != nil {
+		return fmt.Errorf("confirm by the link of the mail: %w", err)
+	}
+	return eventually(ctx, callbackWithin, func(context.Context) error {
+		for _, call := range t.receiver.Calls() {
+			if strings.Contains(call.Body, email) && strings.Contains(call.Body, `"contact.subscribed"`) && strings.Contains(call.Body, `"Recipient"`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no call says that %s has subscribed", email)
+	})
 }
 
 func (t *storyteller) fail(ctx context.Context) error {
@@ -219,19 +253,28 @@ func (t *storyteller) resume(ctx context.Context) error {
 // post posts a contact that is not known yet and expects 200.
 func (t *storyteller) post(ctx context.Context, email string) error {
 	form := url.Values{"key": {t.key}, "email": {email}, "permission": {"2"}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		t.ingressURL()+"/webhooks/contacts/email", strings.NewReader(form.Encode()))
+	if err := t.submit(ctx, t.ingressURL()+contactsPath, form); err != nil {
+		return fmt.Errorf("post a contact: %w", err)
+	}
+	return nil
+}
+
+const contactsPath = "/webhooks/contacts/email"
+
+// submit posts a form and expects 200.
+func (t *storyteller) submit(ctx context.Context, address string, form url.Values) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
 	if err != nil {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	answer, err := burstClient.Do(request)
 	if err != nil {
-		return fmt.Errorf("post a contact: %w", err)
+		return err
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("post a contact: answered %s", answer.Status)
+		return fmt.Errorf("answered %s", answer.Status)
 	}
 	return nil
 }

@@ -52,8 +52,8 @@ func TestTakenAddressIsNamed(t *testing.T) {
 	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	g.Expect(err).NotTo(HaveOccurred())
 	defer taken.Close()
-	s := settings{ingress: "127.0.0.1:0", metrics: taken.Addr().String(), receiver: "127.0.0.1:0"}
-	_, err = newEnvironment(s, func(string) {}, func(string) {}).claimAddresses(t.Context())
+	s := settings{ingress: "127.0.0.1:0", metrics: taken.Addr().String(), receiver: "127.0.0.1:0", mail: "127.0.0.1:0"}
+	_, err = newEnvironment(s, func(string) {}, func(string) {}, func(string) {}).claimAddresses(t.Context())
 	g.Expect(err).To(MatchError(And(
 		ContainSubstring(s.metrics+" is in use"), ContainSubstring("METRICS_ADDRESS"))))
 }
@@ -93,7 +93,7 @@ func TestLockKeepsASecondOneOut(t *testing.T) {
 
 func TestSeparateSettingsShareNothing(t *testing.T) {
 	g := NewWithT(t)
-	given := settings{dir: t.TempDir(), ingress: "127.0.0.1:8080", receiver: "127.0.0.1:9000", metrics: "127.0.0.1:8081"}
+	given := settings{dir: t.TempDir(), ingress: "127.0.0.1:8080", receiver: "127.0.0.1:9000", mail: "127.0.0.1:2525", metrics: "127.0.0.1:8081"}
 	s, err := separate(t.Context(), given)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(filepath.Dir(s.dir)).To(Equal(given.dir))

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/hack/devenv/cluster"
+	"postbus.dev/postbus/hack/devenv/mailbox"
 	"postbus.dev/postbus/hack/devenv/process"
 	"postbus.dev/postbus/hack/devenv/receiver"
 	"postbus.dev/postbus/internal/kube"
@@ -34,16 +35,17 @@ type environment struct {
 	settings settings
 	tell     func(line string)
 	receiver *receiver.Receiver
+	mailbox  *mailbox.Mailbox
 	postbus  *process.Supervisor
 
 	cluster *cluster.Cluster // nil with an existing cluster
 	client  client.Client
 }
 
-// newEnvironment describes an environment that tells of its progress, and of
-// each call of the receiver, in lines.
-func newEnvironment(s settings, tell, tellOfCall func(line string)) *environment {
-	e := &environment{settings: s, tell: tell, receiver: receiver.New(tellOfCall)}
+// newEnvironment describes an environment that tells of its progress, of each
+// call of the receiver and of each mail, in lines.
+func newEnvironment(s settings, tell, tellOfCall, tellOfMail func(line string)) *environment {
+	e := &environment{settings: s, tell: tell, receiver: receiver.New(tellOfCall), mailbox: mailbox.New(tellOfMail)}
 	e.postbus = &process.Supervisor{
 		Command:      postbusCommand(s),
 		Ready:        e.ingressReady,
@@ -64,6 +66,9 @@ func postbusCommand(s settings) process.Command {
 			"--ingress-address=" + s.ingress,
 			"--metrics-address=" + s.metrics,
 			"--allow-plain-http",
+			"--public-url=http://" + dialable(s.ingress),
+			"--smtp-server=smtp+plain://" + dialable(s.mail),
+			"--mail-from=Postbus <postbus@localhost>",
 		},
 	}
 }
@@ -71,22 +76,23 @@ func postbusCommand(s settings) process.Command {
 // during starts everything, runs the story, and stops everything, whatever the
 // story's outcome. It ends the story's context when a part dies for good.
 func (e *environment) during(ctx context.Context, story func(context.Context) error) (err error) {
-	listener, err := e.claimAddresses(ctx)
+	claimed, err := e.claimAddresses(ctx)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer claimed.close()
 	if err := e.startCluster(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.stopCluster()) }()
 
-	// The receiver and the cluster outlive the end of ctx, so that postbus can
+	// Receiver, mailbox and cluster outlive the end of ctx, so that postbus can
 	// finish the calls under way first.
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	group, parts := errgroup.WithContext(parts)
-	group.Go(func() error { return e.serveReceiver(parts, listener) })
+	group.Go(func() error { return e.serveReceiver(parts, claimed[receiverVariable]) })
+	group.Go(func() error { return e.mailbox.Serve(parts, claimed[mailVariable]) })
 	group.Go(func() error { return e.watchCluster(parts) })
 	group.Go(func() error {
 		defer stopParts()
@@ -114,25 +120,32 @@ func (e *environment) withPostbus(ctx context.Context, story func(context.Contex
 	return group.Wait()
 }
 
+// listeners are by the variable that names their address.
+type listeners map[string]net.Listener
+
+func (l listeners) close() {
+	for _, listener := range l {
+		listener.Close()
+	}
+}
+
 // claimAddresses says which address is taken before anything is started. It
-// keeps the receiver's; postbus binds its own.
-func (e *environment) claimAddresses(ctx context.Context) (net.Listener, error) {
-	var keep net.Listener
+// keeps the receiver's and the mailbox's; postbus binds its own.
+func (e *environment) claimAddresses(ctx context.Context) (listeners, error) {
+	claimed := listeners{}
 	for _, a := range e.settings.addresses() {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.address)
 		if err != nil {
-			if keep != nil {
-				keep.Close()
-			}
+			claimed.close()
 			return nil, explain(a, err)
 		}
-		if a.address == e.settings.receiver {
-			keep = listener
+		if a.variable == receiverVariable || a.variable == mailVariable {
+			claimed[a.variable] = listener
 			continue
 		}
 		listener.Close()
 	}
-	return keep, nil
+	return claimed, nil
 }
 
 func explain(a namedAddress, err error) error {

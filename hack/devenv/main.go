@@ -1,7 +1,7 @@
 // Program devenv answers: how is the whole of Postbus tried out on one machine?
 //
 // "devenv run" is what make run starts: a Kubernetes API, a receiver of
-// callbacks and postbus itself, with the samples applied, until Ctrl-C. It
+// callbacks, a mailbox and postbus itself, with the samples applied, until Ctrl-C. It
 // leaves nothing but its folder. "devenv demo" is make demo: the same, and the
 // story of a contact told in steps, each of them checked.
 package main

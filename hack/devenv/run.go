@@ -35,7 +35,7 @@ func run(ctx context.Context, s settings) error {
 	}
 	defer unlock()
 	out := &console{}
-	e := newEnvironment(s, out.tell("devenv: "), out.tell("receiver: "))
+	e := newEnvironment(s, out.tell("devenv: "), out.tell("receiver: "), out.tell("mail: "))
 	err = e.during(ctx, func(ctx context.Context) error {
 		e.tell("applying " + filepath.Join(s.config, "samples"))
 		if err := e.applySamples(ctx); err != nil {
@@ -77,11 +77,13 @@ func (e *environment) invitation() string {
 		"",
 		fmt.Sprintf(`  curl -sS %s/webhooks/contacts/email -d key="$(cat %s)" -d email="ada.$(date +%%s)@example.com" -d permission=2`,
 			e.ingressURL(), s.keyFile),
+		fmt.Sprintf(`  curl -sS %s/webhooks/contacts/email -d key="$(cat %s)" -d email="grace.$(date +%%s)@example.com" -d doi=true   # a mail with a link arrives here`,
+			e.ingressURL(), s.keyFile),
 		fmt.Sprintf("  KUBECONFIG=%s %s get postbus -A", s.kubeconfig, e.kubectl()),
 		fmt.Sprintf(`  curl -sS -X PUT %s/answer -d '{"status":500}'   # the callback fails from now on; 200 heals it`, e.receiverURL()),
 		"",
-		fmt.Sprintf("Ingress %s, receiver %s (GET /received), metrics http://%s/metrics, logs %s. Ctrl-C stops everything.",
-			e.ingressURL(), e.receiverURL(), dialable(s.metrics), s.logs()),
+		fmt.Sprintf("Ingress %s, receiver %s (GET /received), SMTP %s, metrics http://%s/metrics, logs %s. Ctrl-C stops everything.",
+			e.ingressURL(), e.receiverURL(), dialable(s.mail), dialable(s.metrics), s.logs()),
 		"",
 	}, "\n")
 }

@@ -21,9 +21,11 @@ type settings struct {
 	// kubeconfig and keyFile are written for people and scripts (KUBECONFIG_FILE, KEY_FILE).
 	kubeconfig string
 	keyFile    string
-	// ingress, receiver and metrics are addresses (INGRESS_ADDRESS, RECEIVER_ADDRESS, METRICS_ADDRESS).
+	// ingress, receiver, mail and metrics are addresses (INGRESS_ADDRESS,
+	// RECEIVER_ADDRESS, MAIL_ADDRESS, METRICS_ADDRESS).
 	ingress  string
 	receiver string
+	mail     string
 	metrics  string
 	// existing uses a cluster that runs already (USE_EXISTING_CLUSTER), which
 	// existingKubeconfig names (KUBECONFIG).
@@ -42,6 +44,7 @@ func parse(subcommand string, args []string) (settings, error) {
 	flags.StringVar(&s.keyFile, "key-file", "", "file to write the API key to (default DIR/key)")
 	flags.StringVar(&s.ingress, "ingress-address", "127.0.0.1:8080", "address of ingress")
 	flags.StringVar(&s.receiver, "receiver-address", "127.0.0.1:9000", "address of the receiver of callbacks")
+	flags.StringVar(&s.mail, "mail-address", "127.0.0.1:2525", "address of the mailbox that opt-in mails are sent to")
 	flags.StringVar(&s.metrics, "metrics-address", "127.0.0.1:8081", "address of metrics and probes")
 	flags.BoolVar(&s.existing, "existing-cluster", false, "use a cluster that runs already (default false)")
 	flags.StringVar(&s.existingKubeconfig, "existing-kubeconfig", "",
@@ -70,13 +73,22 @@ func (s settings) checkAddresses() error {
 	return nil
 }
 
+// The variables of the addresses that this program listens on itself.
+const (
+	receiverVariable = "RECEIVER_ADDRESS"
+	mailVariable     = "MAIL_ADDRESS"
+)
+
 // namedAddress is an address and the variable of the Makefile that sets it.
 type namedAddress struct{ variable, address string }
 
 // addresses are what is listened on.
 func (s settings) addresses() []namedAddress {
 	return []namedAddress{
-		{"INGRESS_ADDRESS", s.ingress}, {"METRICS_ADDRESS", s.metrics}, {"RECEIVER_ADDRESS", s.receiver},
+		{"INGRESS_ADDRESS", s.ingress},
+		{"METRICS_ADDRESS", s.metrics},
+		{receiverVariable, s.receiver},
+		{mailVariable, s.mail},
 	}
 }
 
