@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -137,7 +138,7 @@ func readMail(t *testing.T, content []byte) (mail.Header, map[string]string) {
 	parts := map[string]string{}
 	for reader := multipart.NewReader(message.Body, parameters["boundary"]); ; {
 		part, err := reader.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return message.Header, parts
 		}
 		g.Expect(err).NotTo(HaveOccurred())
