@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"postbus.dev/postbus/ingress"
+	"postbus.dev/postbus/internal/link"
 )
 
 // maxMemory is what ingress may hold more under attack, garbage included. The
@@ -289,6 +291,37 @@ func TestEndlessBodies(t *testing.T) {
 	}
 }
 
+// isBrokenOff tells whether ingress closed a connection while it was still sent
+// to.
+func isBrokenOff(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// TestFloodedPages has many callers, with a good link, post more to a page than
+// a form has.
+func TestFloodedPages(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	flood := request{path: f.link(link.Profile, f.subscriber(t, "ada@example.com")), contentType: formType, body: strings.Repeat("a", 4<<20)}
+	f.attack(t, func() {
+		var callers sync.WaitGroup
+		for n := range 64 {
+			callers.Go(func() {
+				sent := flood
+				sent.chunked = n%2 == 0
+				got, err := f.exchange(t, sent)
+				if isBrokenOff(err) {
+					return
+				}
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(got.status).To(BeElementOf(http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable))
+				g.Expect(got.header.Get("Content-Type")).To(HavePrefix("text/html"))
+			})
+		}
+		callers.Wait()
+	})
+}
+
 // TestHostileBodies has many callers send, at once, what is small on the wire
 // and large, or slow, to whoever reads it without care.
 func TestHostileBodies(t *testing.T) {
@@ -322,7 +355,11 @@ func TestHostileBodies(t *testing.T) {
 				var callers sync.WaitGroup
 				for range 32 {
 					callers.Go(func() {
-						got := f.send(t, row.request)
+						got, err := f.exchange(t, row.request)
+						if isBrokenOff(err) {
+							return
+						}
+						g.Expect(err).NotTo(HaveOccurred())
 						if got.status != http.StatusServiceUnavailable { // there is room for a few at a time
 							g.Expect(got.status).To(BeElementOf(http.StatusBadRequest, http.StatusUnsupportedMediaType))
 							g.Expect(got.body).To(ContainSubstring(row.message))
