@@ -72,6 +72,7 @@ func TestReasons(t *testing.T) {
 		"a name with a text":      {reason: "other", text: "moved\naway", want: &contact.Reason{Name: "other", Text: "moved\naway"}},
 		"a text alone":            {text: "moved away", want: &contact.Reason{Name: "other", Text: "moved away"}},
 		"an unknown code":         {reason: "3", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
+		"a code with a sign":      {reason: "+2", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
 		"an unknown name":         {reason: "bored", problem: "illegal parameter value: reason must be one of MailUp's codes or Maileon's names"},
 		"a text that is too long": {text: strings.Repeat("ä", 256), problem: "illegal parameter value: reason_text must have at most 255 characters"},
 	} {

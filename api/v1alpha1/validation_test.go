@@ -28,6 +28,25 @@ type row struct {
 	refused string
 }
 
+// Every name that no custom field may have: Maileon's standard fields, those
+// that are read-only, and those that it reserves.
+func TestNamesOfCustomFields(t *testing.T) {
+	rows := map[string]row{}
+	refuse := func(rule string, names ...string) {
+		for _, name := range names {
+			rows[name] = row{"customFields: [{name: " + name + ", type: String}]", rule}
+		}
+	}
+	refuse("customFields[].name must not be the name of a standard field",
+		"ADDRESS", "BIRTHDAY", "CITY", "COUNTRY", "FIRSTNAME", "FULLNAME", "GENDER", "HNR", "LASTNAME", "LOCALE", "NAMEDAY",
+		"ORGANIZATION", "REGION", "SALUTATION", "STATE", "TITLE", "ZIP",
+		"PERMISSION_STATUS", "SENDOUT_STATUS", "CUSTOM_SOURCE", "CHECKSUM")
+	refuse("customFields[].name must not be a reserved name",
+		"created", "external_id", "local_part", "permission_type", "permission_status", "sendout_status", "updated")
+	refuse("spec.customFields[0].name", "id") // too short as well
+	validate(t, "ContactList", rows)
+}
+
 func TestContactListValidation(t *testing.T) {
 	validate(t, "ContactList", map[string]row{
 		"an empty spec is accepted": {spec: `{}`},
@@ -59,34 +78,25 @@ pages: {templateRef: {name: look}, profileFields: [FIRSTNAME, special date]}`},
 		},
 		"a standard field twice": {`standardFields: [{name: CITY, id: 2}, {name: CITY, id: 3}]`, "spec.standardFields[1]"},
 
-		"a custom field's name of 2 characters":  {`customFields: [{name: ab, type: String}]`, "spec.customFields[0].name"},
-		"a custom field's name of 3 characters":  {spec: `customFields: [{name: abc, type: String}]`},
-		"a custom field's name of 65 characters": {"customFields: [{name: " + strings.Repeat("x", 65) + ", type: String}]", "spec.customFields[0].name"},
-		"a custom field's name of 64 characters": {spec: "customFields: [{name: " + strings.Repeat("x", 64) + ", type: String}]"},
-		"a custom field with a space before it":  {`customFields: [{name: " abc", type: String}]`, "spec.customFields[0].name"},
-		"a custom field with a space behind it":  {`customFields: [{name: "abc ", type: String}]`, "spec.customFields[0].name"},
-		"a custom field with a line break in it": {`customFields: [{name: "ab\nc", type: String}]`, "spec.customFields[0].name"},
-		"a custom field with an umlaut":          {spec: `customFields: [{name: Schuhgröße, type: String}]`},
-		"a custom field called as a standard one": {
-			`customFields: [{name: FIRSTNAME, type: String}]`, "customFields[].name must not be the name of a standard field",
-		},
-		"a custom field called as a read-only one": {
-			`customFields: [{name: CHECKSUM, type: String}]`, "customFields[].name must not be the name of a standard field",
-		},
+		"a custom field's name of 2 characters":                   {`customFields: [{name: ab, type: String}]`, "spec.customFields[0].name"},
+		"a custom field's name of 3 characters":                   {spec: `customFields: [{name: abc, type: String}]`},
+		"a custom field's name of 65 characters":                  {"customFields: [{name: " + strings.Repeat("x", 65) + ", type: String}]", "spec.customFields[0].name"},
+		"a custom field's name of 64 characters":                  {spec: "customFields: [{name: " + strings.Repeat("x", 64) + ", type: String}]"},
+		"a custom field with a space before it":                   {`customFields: [{name: " abc", type: String}]`, "spec.customFields[0].name"},
+		"a custom field with a space behind it":                   {`customFields: [{name: "abc ", type: String}]`, "spec.customFields[0].name"},
+		"a custom field with a line break in it":                  {`customFields: [{name: "ab\nc", type: String}]`, "spec.customFields[0].name"},
+		"a custom field with an umlaut":                           {spec: `customFields: [{name: Schuhgröße, type: String}]`},
 		"a custom field called as a standard one in another case": {spec: `customFields: [{name: Firstname, type: String}]`},
-		"a custom field with a reserved name": {
-			`customFields: [{name: external_id, type: String}]`, "customFields[].name must not be a reserved name",
-		},
-		"a custom field with an unknown type":    {`customFields: [{name: abc, type: Text}]`, "spec.customFields[0].type"},
-		"a custom field without a type":          {`customFields: [{name: abc}]`, "spec.customFields[0].type"},
-		"a custom field with the number 1":       {`customFields: [{name: abc, type: String, id: 1}]`, "spec.customFields[0].id"},
-		"a custom field twice":                   {`customFields: [{name: abc, type: String}, {name: abc, type: Date}]`, "spec.customFields[1]"},
-		"an unknown resend policy":               {`optIn: {resendPolicy: Sometimes}`, "spec.optIn.resendPolicy"},
-		"a mailing's key with a space":           {`optIn: {mailings: [{key: a b}]}`, "spec.optIn.mailings[0].key"},
-		"a mailing's key of 65 characters":       {"optIn: {mailings: [{key: " + strings.Repeat("x", 65) + "}]}", "spec.optIn.mailings[0].key"},
-		"two default mailings":                   {`optIn: {mailings: [{key: a, default: true}, {key: b, default: true}]}`, "optIn.mailings: at most one"},
-		"an unknown field":                       {`display: Newsletter`, `unknown field "spec.display"`},
-		"an unknown field deep in the structure": {`optIn: {mailing: []}`, `unknown field "spec.optIn.mailing"`},
+		"a custom field with an unknown type":                     {`customFields: [{name: abc, type: Text}]`, "spec.customFields[0].type"},
+		"a custom field without a type":                           {`customFields: [{name: abc}]`, "spec.customFields[0].type"},
+		"a custom field with the number 1":                        {`customFields: [{name: abc, type: String, id: 1}]`, "spec.customFields[0].id"},
+		"a custom field twice":                                    {`customFields: [{name: abc, type: String}, {name: abc, type: Date}]`, "spec.customFields[1]"},
+		"an unknown resend policy":                                {`optIn: {resendPolicy: Sometimes}`, "spec.optIn.resendPolicy"},
+		"a mailing's key with a space":                            {`optIn: {mailings: [{key: a b}]}`, "spec.optIn.mailings[0].key"},
+		"a mailing's key of 65 characters":                        {"optIn: {mailings: [{key: " + strings.Repeat("x", 65) + "}]}", "spec.optIn.mailings[0].key"},
+		"two default mailings":                                    {`optIn: {mailings: [{key: a, default: true}, {key: b, default: true}]}`, "optIn.mailings: at most one"},
+		"an unknown field":                                        {`display: Newsletter`, `unknown field "spec.display"`},
+		"an unknown field deep in the structure":                  {`optIn: {mailing: []}`, `unknown field "spec.optIn.mailing"`},
 	})
 }
 

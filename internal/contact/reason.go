@@ -43,7 +43,7 @@ func ParseReason(reason, text string) (*Reason, error) {
 		parsed.Name = "other"
 	case slices.Contains(reasonNames, reason):
 		parsed.Name = reason
-	case err == nil && slices.Contains(reasonCodes, code):
+	case err == nil && strconv.Itoa(code) == reason && slices.Contains(reasonCodes, code):
 		parsed.Code = &code
 	default:
 		return nil, illegalParameter("reason", "must be one of MailUp's codes or Maileon's names")
