@@ -14,7 +14,9 @@
 //	 └── pages for runners that lag ─┘ │
 //	store ◀── checkpoint (all that changed, one commit) ──┘
 //
-// Runners come and go with the WebhookSubscriptions, which registry watches.
+// Runners come and go with the WebhookSubscriptions, which registry watches. One
+// more, of all namespaces, is there while there is a mail server: it sends
+// opt-in mails, and an attempt of it is an SMTP session.
 package dispatcher
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists;webhooksubscriptions,verbs=get;list;watch

@@ -306,6 +306,7 @@ func TestMailSecurity(t *testing.T) {
 		"STARTTLS with a strange certificate":   {server: startTLS, security: MailStartTLS, stranger: true, outcome: "TLSError"},
 		"TLS with a strange certificate":        {server: implicit, security: MailTLS, stranger: true, outcome: "TLSError"},
 		"a login by PLAIN":                      {server: withLogin(startTLS, "LOGIN", "PLAIN"), security: MailStartTLS, login: true, outcome: "Delivered", usesTLS: true, uses: "PLAIN"},
+		"a login by SCRAM":                      {server: withLogin(testkit.MailServerOptions{}, "PLAIN", "SCRAM-SHA-256"), security: MailPlain, login: true, outcome: "Delivered", uses: "SCRAM-SHA-256"},
 		"a login by LOGIN":                      {server: withLogin(implicit, "LOGIN"), security: MailTLS, login: true, outcome: "Delivered", usesTLS: true, uses: "LOGIN"},
 		"no login over plain text":              {server: withLogin(testkit.MailServerOptions{}, "LOGIN", "PLAIN"), security: MailPlain, login: true, outcome: "AuthError"},
 		"a login that the server does not know": {server: withLogin(startTLS, "CRAM-MD5"), security: MailStartTLS, login: true, outcome: "AuthError"},
@@ -354,6 +355,8 @@ func TestMailCredentialsChange(t *testing.T) {
 	stop := r.run()
 	r.optIn("ada@example.com", nil)
 	g.Eventually(server.Count, patience).Should(Equal(1))
+	g.Eventually(r.mailRow, patience).Should(And(HaveField("Health.LastSuccess", Not(BeZero())), HaveField("Open", BeEmpty())),
+		"it is noted at once: by this clock no time has passed")
 
 	server.SetPassword("correct horse")
 	r.optIn("grace@example.com", nil)

@@ -41,7 +41,7 @@ type MailServerOptions struct {
 	// the first byte where Implicit is set.
 	Certificate *tls.Certificate
 	Implicit    bool
-	// Mechanisms are those of AUTH: PLAIN and LOGIN are known. Username and
+	// Mechanisms are those of AUTH: PLAIN, LOGIN and SCRAM-SHA-256. Username and
 	// Password are who may send then; see MailServer.SetPassword.
 	Mechanisms         []string
 	Username, Password string
@@ -186,6 +186,12 @@ func (s *MailServer) answers() MailAnswers {
 	return s.answer
 }
 
+func (s *MailServer) password() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.options.Password
+}
+
 // logIn checks a user who comes by a mechanism.
 func (s *MailServer) logIn(mechanism, username, password string) error {
 	s.mu.Lock()
@@ -273,6 +279,8 @@ func (c *mailSession) Auth(mechanism string) (sasl.Server, error) {
 		return sasl.NewPlainServer(func(_, username, password string) error { return check(username, password) }), nil
 	case sasl.Login:
 		return &loginServer{check: check}, nil
+	case "SCRAM-SHA-256":
+		return &scramServer{password: c.server.password, check: check}, nil
 	}
 	return nil, smtp.ErrAuthUnknownMechanism
 }
