@@ -1,0 +1,103 @@
+package dispatcher
+
+import (
+	"context"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// catchUp reads pages until the runner is live or its ledger is nearly full.
+func (r *runner) catchUp(ctx context.Context) error {
+	for {
+		s, query := r.nextPage()
+		if s == nil {
+			return nil
+		}
+		if query.After < query.UpTo {
+			page, err := r.log.Read(ctx, query)
+			if err != nil {
+				return err
+			}
+			r.takePage(s, page, query)
+		}
+		r.tail.join(r)
+	}
+}
+
+// wantsPage tells whether more events can be taken. mu is held.
+func (r *runner) wantsPage() bool { return !r.sub.held && r.ledger.room() >= catchUpRoom }
+
+// nextPage returns what to read next, and the subscription that it is read for;
+// nil when nothing is to be read.
+func (r *runner) nextPage() (*subscription, store.Query) {
+	upTo := r.tail.at()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live || !r.wantsPage() {
+		return nil, store.Query{}
+	}
+	return r.sub, store.Query{
+		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
+		Limit: min(catchUpPage, r.ledger.room()),
+	}
+}
+
+// takePage takes a page that was read for this subscription. If it was replaced
+// meanwhile, another page is wanted.
+func (r *runner) takePage(s *subscription, page []contact.Event, query store.Query) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sub != s {
+		return
+	}
+	now := r.clock.Now()
+	for i := range page {
+		r.ledger.cursor = page[i].Position
+		if s.wants(&page[i]) {
+			r.ledger.take(&page[i], now)
+		}
+	}
+	if len(page) < query.Limit { // there was no more
+		r.ledger.cursor = query.UpTo
+	}
+	r.dirty = true
+	r.rouse()
+}
+
+// wantsCount tells whether there can be another number of waiting events than
+// was last counted. mu is held.
+func (r *runner) wantsCount(upTo int64) bool {
+	return span{r.ledger.cursor, upTo} != r.counted && r.clock.Since(r.countedAt) >= countInterval
+}
+
+// count counts the events that wait in the log, now and then, when there can be
+// others than the last time.
+func (r *runner) count(ctx context.Context) error {
+	upTo := r.tail.at()
+	r.mu.Lock()
+	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter}
+	waiting := span{r.ledger.cursor, upTo}
+	idle := r.live || !r.wantsCount(upTo)
+	r.mu.Unlock()
+	if idle {
+		return nil
+	}
+	behind, err := r.log.CountEvents(ctx, query)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.countedAt, r.counted = r.clock.Now(), waiting
+	if !r.live {
+		r.setBehind(behind)
+	}
+	return nil
+}
+
+// setBehind notes how many events wait in the log. mu is held.
+func (r *runner) setBehind(behind int64) {
+	r.dirty = r.dirty || r.behind != behind
+	r.behind = behind
+}
