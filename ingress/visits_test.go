@@ -55,7 +55,7 @@ func TestConfirmedPageLeadsToTheProfile(t *testing.T) {
 	g := NewWithT(t)
 	f := start(t)
 	path := f.link(link.Confirm, f.subscriber(t, "ada@example.com"))
-	found := regexp.MustCompile(`href="([^"]+)"`).FindStringSubmatch(f.press(t, path, nil).body)
+	found := regexp.MustCompile(`<a href="([^"]+)"`).FindStringSubmatch(f.press(t, path, nil).body)
 	g.Expect(found).To(HaveLen(2))
 	page, err := url.Parse("https://lists.example.com/below" + path)
 	g.Expect(err).NotTo(HaveOccurred())
