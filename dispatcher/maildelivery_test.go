@@ -270,6 +270,17 @@ func TestMailsWaitForAServer(t *testing.T) {
 	g.Eventually(server.Count, patience).Should(Equal(1))
 }
 
+// A mail's event is one that the tail passes, though no subscription wants it.
+func TestTailPassesMails(t *testing.T) {
+	g := NewWithT(t)
+	r := newRig(t)
+	follower, err := newTail(t.Context(), r.store, clocktesting.NewFakeClock(time.Now()))
+	g.Expect(err).NotTo(HaveOccurred())
+	r.optIn("ada@example.com", nil)
+	g.Expect(follower.readPage(t.Context())).To(Succeed())
+	g.Expect(follower.at()).To(Equal(int64(2)), "else it would read the same page for ever")
+}
+
 // An hour without a mail server loses nothing and sends nothing twice, over a
 // restart, with more mails than a ledger holds.
 func TestMailServerIsDownForAnHour(t *testing.T) {
