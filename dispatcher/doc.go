@@ -14,9 +14,9 @@
 //	 └── pages for runners that lag ─┘ │
 //	store ◀── checkpoint (all that changed, one commit) ──┘
 //
-// Runners come and go with the WebhookSubscriptions, which registry watches. One
-// more, of all namespaces, is there while there is a mail server: it sends
-// opt-in mails, and an attempt of it is an SMTP session.
+// Runners come and go with the WebhookSubscriptions, which registry watches. Where
+// there is a mail server each ContactList has one too, from its first opt-in mail
+// on: an attempt of it is an SMTP session.
 package dispatcher
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists;webhooksubscriptions,verbs=get;list;watch

@@ -28,20 +28,27 @@ import (
 )
 
 const (
-	mailTimeout     = 30 * time.Second
-	mailMaxInFlight = 4
+	mailTimeout = 30 * time.Second
+	// mailConnections is how many connections to the mail server may be open at
+	// once, for all lists together.
+	mailConnections = 4
 	// unsubscribeTTL is how long the link to unsubscribe works.
 	unsubscribeTTL = 365 * 24 * time.Hour
 )
 
-// mailDelivery is the delivery of opt-in mails, of all namespaces.
-var mailDelivery = &subscription{
-	key:         store.MailKey,
-	filter:      store.Filter{Types: []v1alpha1.EventType{contact.EventOptInMail}},
-	timeout:     mailTimeout,
-	intervals:   []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour},
-	ordering:    v1alpha1.OrderingPerContact,
-	maxInFlight: mailMaxInFlight,
+// mailIntervals are the waits before the retries of a mail; the last is repeated.
+var mailIntervals = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
+
+// newMailDelivery returns the delivery of a list's opt-in mails.
+func newMailDelivery(list contact.ListKey) *subscription {
+	return &subscription{
+		key: store.MailKey(list),
+		filter: store.Filter{
+			Namespace: list.Namespace, Lists: []string{list.Name}, Types: []v1alpha1.EventType{contact.EventOptInMail},
+		},
+		timeout: mailTimeout, intervals: mailIntervals,
+		ordering: v1alpha1.OrderingPerContact, maxInFlight: mailConnections,
+	}
 }
 
 // mailer sends opt-in mails.
@@ -54,11 +61,16 @@ type mailer struct {
 	transport *transport
 }
 
-func newMailer(options *Options) *mailer {
+// newMailer returns the mailer of one list. connections holds a value for each
+// connection that is in use.
+func newMailer(options *Options, connections chan struct{}) *mailer {
 	return &mailer{
 		clock: options.Clock, lists: options.Objects, store: options.Store,
 		from: options.Mail.From, publicURL: options.Mail.PublicURL,
-		transport: &transport{server: options.Mail.Server, credentials: options.Mail.Credentials, rootCAs: options.RootCAs},
+		transport: &transport{
+			server: options.Mail.Server, credentials: options.Mail.Credentials, rootCAs: options.RootCAs,
+			connections: connections,
+		},
 	}
 }
 
@@ -110,7 +122,7 @@ func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest,
 	err := m.lists.Get(ctx, types.NamespacedName{Namespace: event.List.Namespace, Name: event.List.Name}, &list)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, outcome{verdict: givenUp, reason: mailListNotFound}, errors.New("the list is gone")
+		return nil, outcome{verdict: failed, reason: mailListNotFound}, errors.New("the list is gone")
 	case err != nil:
 		return nil, ofInterruption(ctx), fmt.Errorf("read the list: %w", err)
 	}
@@ -122,8 +134,11 @@ func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest,
 		return nil, ofInterruption(ctx), fmt.Errorf("read the contact: %w", err)
 	}
 	optIn := event.Contact.OptIn
-	if optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&current) {
+	switch {
+	case optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&current):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact has confirmed meanwhile")
+	case current.OptIn != nil && current.OptIn.RequestedAt.After(optIn.RequestedAt):
+		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("a later mail was asked for meanwhile")
 	}
 	mailing := list.Mailing(optIn.Mailing)
 	if mailing == nil { // it was there when the mail was asked for

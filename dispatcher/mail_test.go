@@ -31,14 +31,29 @@ import (
 func newMailRig(t *testing.T, server *testkit.MailServer, edit func(*v1alpha1.ContactList)) *rig {
 	t.Helper()
 	r := newRig(t)
-	list := testkit.List(r.namespace, "newsletter")
+	r.declareList("newsletter", edit)
+	r.options.Mail = mailOptions(t, server, MailPlain)
+	return r
+}
+
+// declareList applies a list.
+func (r *rig) declareList(name string, edit func(*v1alpha1.ContactList)) {
+	r.t.Helper()
+	list := testkit.List(r.namespace, name)
 	list.Spec.DisplayName = "Example News"
 	if edit != nil {
 		edit(list)
 	}
-	NewWithT(t).Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
-	r.options.Mail = mailOptions(t, server, MailPlain)
-	return r
+	NewWithT(r.t).Expect(plane.Client.Create(r.t.Context(), list)).To(Succeed())
+}
+
+// optInTo stores an opt-in request to another list.
+func (r *rig) optInTo(list, address string) {
+	r.t.Helper()
+	change := r.optInChange(address, nil)
+	change.List.Name = list
+	_, err := r.store.Change(r.t.Context(), change)
+	NewWithT(r.t).Expect(err).NotTo(HaveOccurred())
 }
 
 func mailOptions(t *testing.T, server *testkit.MailServer, security MailSecurity) MailOptions {
@@ -97,7 +112,7 @@ func (r *rig) list() contact.ListKey {
 
 // mailRow returns what the store has of the delivery of mails.
 func (r *rig) mailRow() store.Delivery {
-	row, err := r.store.LoadDelivery(r.t.Context(), store.MailKey)
+	row, err := r.store.LoadDelivery(r.t.Context(), store.MailKey(r.list()))
 	NewWithT(r.t).Expect(err).NotTo(HaveOccurred())
 	return row
 }

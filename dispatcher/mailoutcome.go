@@ -24,14 +24,15 @@ const (
 	mailTemplateMissing v1alpha1.FailureReason = "TemplateMissing"
 	// mailStore: the store could not be read.
 	mailStore v1alpha1.FailureReason = "StoreError"
+	// mailListNotFound: the list is gone, and may come back.
+	mailListNotFound v1alpha1.FailureReason = "ListNotFound"
 
 	// mailRejected: the mail server refused the recipient or the mail for good.
 	mailRejected v1alpha1.FailureReason = "Rejected"
 	// mailExpired: an attempt failed after giveUpAfter.
 	mailExpired v1alpha1.FailureReason = "Expired"
-	// mailListNotFound: the list is gone.
-	mailListNotFound v1alpha1.FailureReason = "ListNotFound"
-	// mailObsolete: the contact is gone, or has confirmed meanwhile.
+	// mailObsolete: the contact is gone, has confirmed meanwhile, or has another
+	// mail coming.
 	mailObsolete v1alpha1.FailureReason = "Obsolete"
 )
 
@@ -122,9 +123,11 @@ func ofMailError(err error) outcome {
 }
 
 // isFinal tells whether the server refused this mail or its recipient for good,
-// so that nothing is gained by trying again. 530 asks for a login (RFC 4954,
-// section 6), which is the operator's to give.
+// so that nothing is gained by trying again. What is not about the mail is the
+// operator's to mend: 530 asks for a login (RFC 4954, section 6), and X.7.Z (RFC
+// 3463, section 3.8) is about who may send, as in "554 5.7.1 Relay access denied".
 func (e *smtpError) isFinal() bool {
 	aboutMail := e.step == stepRecipient || e.step == stepData || e.step == stepMessage
-	return aboutMail && e.code >= 500 && e.code <= 599 && e.code != 530
+	mayChange := e.code == 530 || e.step == stepRecipient && strings.HasPrefix(e.enhanced, "5.7.")
+	return aboutMail && e.code >= 500 && e.code <= 599 && !mayChange
 }

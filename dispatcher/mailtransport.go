@@ -46,6 +46,9 @@ type transport struct {
 	server      MailServer
 	credentials string
 	rootCAs     *x509.CertPool
+	// connections holds a value for each connection that is in use, to the
+	// transports of other lists too.
+	connections chan struct{}
 	// goodbyes are the connections that are being closed.
 	goodbyes sync.WaitGroup
 }
@@ -54,6 +57,12 @@ type transport struct {
 // becomes of the connection then. The time limit is that of everything before
 // the server has the whole mail.
 func (t *transport) handOver(ctx context.Context, mail envelope, limit time.Duration) error {
+	select {
+	case t.connections <- struct{}{}:
+		defer func() { <-t.connections }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	dialing, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	connection, err := new(net.Dialer).DialContext(dialing, "tcp", t.server.address())

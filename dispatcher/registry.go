@@ -23,8 +23,9 @@ import (
 const notOpenRetry = time.Second
 
 // registry has one runner for each WebhookSubscription that the controller has
-// opened, and keeps it to the object's spec. It has one for opt-in mails too,
-// where there is a mail server.
+// opened, and keeps it to the object's spec. Where there is a mail server it has
+// one for the opt-in mails of each ContactList too, so that a list whose mails
+// can't be sent is in no other's way.
 type registry struct {
 	options *Options
 	tail    *tail
@@ -32,7 +33,9 @@ type registry struct {
 	metrics *metrics
 	// checkpoint asks for a checkpoint now.
 	checkpoint func()
-	queue      workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
+	// connections are those to the mail server that are in use.
+	connections chan struct{}
+	queue       workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
 	// attempts is the context that attempts end with at the latest.
 	attempts context.Context
 
@@ -54,9 +57,10 @@ func newRegistry(attempts context.Context, options *Options, tail *tail, metrics
 		options: options, tail: tail, lists: &listBook{}, metrics: metrics, attempts: attempts,
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
-		runners: map[store.SubscriptionKey]*entry{},
+		runners:     map[store.SubscriptionKey]*entry{},
+		connections: make(chan struct{}, mailConnections),
 	}
-	tail.forget = g.forget
+	tail.forget, tail.askForMail = g.forget, g.enqueueMails
 	return g
 }
 
@@ -96,12 +100,22 @@ func (g *registry) handle(ctx context.Context, kind client.Object, handler tools
 
 func (g *registry) noteList(object any) {
 	list := object.(*v1alpha1.ContactList)
-	g.lists.set(contact.ListKey{Namespace: list.Namespace, Name: list.Name}, newListNumbers(list))
+	key := contact.ListKey{Namespace: list.Namespace, Name: list.Name}
+	g.lists.set(key, newListNumbers(list))
+	g.enqueueMails(key)
 }
 
 func (g *registry) forgetList(object any) {
-	if key, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
-		g.lists.set(contact.ListKey{Namespace: key.Namespace, Name: key.Name}, nil)
+	if name, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
+		key := contact.ListKey{Namespace: name.Namespace, Name: name.Name}
+		g.lists.set(key, nil)
+		g.enqueueMails(key)
+	}
+}
+
+func (g *registry) enqueueMails(list contact.ListKey) {
+	if g.options.Mail.Server != (MailServer{}) {
+		g.queue.Add(store.MailKey(list))
 	}
 }
 
@@ -118,8 +132,6 @@ func (g *registry) run(ctx context.Context) {
 	defer stopQueue()
 	if g.options.Mail.Server == (MailServer{}) {
 		logr.FromContextOrDiscard(ctx).Info("opt-in mails wait, because there is no mail server (--smtp-server)")
-	} else {
-		g.queue.Add(store.MailKey)
 	}
 	for {
 		key, shutdown := g.queue.Get()
@@ -140,8 +152,8 @@ func (g *registry) run(ctx context.Context) {
 
 // follow brings the runner of one subscription to what the object says.
 func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error {
-	if key == store.MailKey {
-		return g.start(ctx, mailDelivery)
+	if list, isMail := key.MailList(); isMail {
+		return g.followMails(ctx, key, list)
 	}
 	var object v1alpha1.WebhookSubscription
 	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
@@ -160,6 +172,22 @@ func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error 
 	return g.start(ctx, s)
 }
 
+// followMails has a runner of a list's mails while the list is there. Those of a
+// list that is gone wait, as it may come back.
+func (g *registry) followMails(ctx context.Context, key store.SubscriptionKey, list contact.ListKey) error {
+	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: list.Namespace, Name: list.Name}, &v1alpha1.ContactList{})
+	switch {
+	case apierrors.IsNotFound(err):
+		g.stop(key)
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the list: %w", err)
+	case g.get(key) != nil:
+		return nil
+	}
+	return g.start(ctx, newMailDelivery(list))
+}
+
 func (g *registry) get(key store.SubscriptionKey) *entry {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -170,21 +198,21 @@ func (g *registry) get(key store.SubscriptionKey) *entry {
 func (g *registry) start(ctx context.Context, s *subscription) error {
 	delivery, err := g.options.Store.LoadDelivery(ctx, s.key)
 	if errors.Is(err, store.ErrNotFound) {
-		g.queue.AddAfter(s.key, notOpenRetry)
+		if !s.isMail() { // the tail tells of a list's first mail
+			g.queue.AddAfter(s.key, notOpenRetry)
+		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r, err := g.newRunner(ctx, s, delivery)
-	if err != nil {
-		return err
-	}
 	loop, stopLoop := context.WithCancel(ctx)
 	attempts, stopAttempts := context.WithCancel(g.attempts)
-	g.mu.Lock()
-	g.runners[s.key] = &entry{runner: r, stopLoop: stopLoop, stopAttempts: stopAttempts}
-	g.mu.Unlock()
+	r := g.newRunner(ctx, s, delivery)
+	if err := g.register(ctx, &entry{runner: r, stopLoop: stopLoop, stopAttempts: stopAttempts}, delivery); err != nil {
+		g.stop(s.key)
+		return err
+	}
 	g.running.Go(func() {
 		defer stopAttempts()
 		r.run(loop, attempts)
@@ -192,29 +220,43 @@ func (g *registry) start(ctx context.Context, s *subscription) error {
 	return nil
 }
 
-func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery) (*runner, error) {
-	logger := logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name)
+// register has a runner take up its open events. Whoever has the runner forget a
+// person waits for that: what was read before they were forgotten is dropped.
+func (g *registry) register(ctx context.Context, started *entry, delivery store.Delivery) error {
+	r := started.runner
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.mu.Lock()
+	g.runners[r.key] = started
+	g.mu.Unlock()
 	events, err := g.openEvents(ctx, delivery)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if lost := len(delivery.Open) - len(events); lost > 0 {
-		logger.Info("events that were not delivered are no longer in the log", "events", lost)
+		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
 	}
+	r.ledger = newLedger(delivery, events, r.sub.ordering)
+	return nil
+}
+
+// newRunner returns a runner that has no open events yet.
+func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery) *runner {
 	r := &runner{
 		key: s.key, token: delivery.Token,
-		log: g.options.Store, clock: g.options.Clock, tail: g.tail, logger: logger,
-		wake: make(chan struct{}, 1),
-		sub:  s, ledger: newLedger(delivery, events, s.ordering),
+		log: g.options.Store, clock: g.options.Clock, tail: g.tail,
+		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
+		wake:   make(chan struct{}, 1),
+		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
 		behind: delivery.Behind, written: delivery.Cursor,
 		toldFailing: !delivery.Health.FailingSince.IsZero(),
 	}
-	if s.key == store.MailKey {
-		r.deliverer, r.observe, r.checkpoint = newMailer(g.options), g.metrics.observeMail, g.checkpoint
+	if s.isMail() {
+		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
 	} else {
 		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
 	}
-	return r, nil
+	return r
 }
 
 // openEvents reads the events that a delivery has open.
@@ -248,11 +290,10 @@ func (g *registry) lost(key store.SubscriptionKey) {
 	g.queue.Add(key)
 }
 
-// forget has the runners of a namespace, and that of mails, drop what they have
-// of a person.
+// forget has the runners of a namespace drop what they have of a person.
 func (g *registry) forget(event *contact.Event) {
 	for _, r := range g.all() {
-		if r.key.Namespace == event.List.Namespace || r.key == store.MailKey {
+		if r.key.Namespace == event.List.Namespace {
 			r.forget(event)
 		}
 	}

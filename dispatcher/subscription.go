@@ -90,6 +90,12 @@ func durations(values []metav1.Duration) []time.Duration {
 	return all
 }
 
+// isMail tells whether this is of opt-in mails.
+func (s *subscription) isMail() bool {
+	_, is := s.key.MailList()
+	return is
+}
+
 // wants tells whether an event is sent. One without a contact is about somebody
 // who had left already, or is a tombstone.
 func (s *subscription) wants(event *contact.Event) bool {

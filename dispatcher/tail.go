@@ -39,12 +39,14 @@ type tail struct {
 	// forget is called with each event that forgets somebody, for the runners
 	// that are not on the tail too.
 	forget func(event *contact.Event)
+	// askForMail is called with the list of each mail that is asked for, for the
+	// first one starts the runner of the list's mails.
+	askForMail func(list contact.ListKey)
 
 	mu sync.Mutex
 	// position is up to where every runner on the tail was offered everything.
 	position int64
-	// live are the runners on the tail, by namespace. That of mails, which is of
-	// all namespaces, is in none.
+	// live are the runners on the tail, by namespace.
 	live map[string]map[*runner]struct{}
 }
 
@@ -85,21 +87,18 @@ func (t *tail) readPage(ctx context.Context) error {
 
 // offer hands one event to those who want it. mu is held.
 func (t *tail) offer(event *contact.Event) {
-	t.offerIn(event.List.Namespace, event)
-	t.offerIn(store.MailKey.Namespace, event)
-	if event.Forget {
-		t.forget(event)
-	}
-	t.position = event.Position
-}
-
-// offerIn hands an event to the runners of one namespace. mu is held.
-func (t *tail) offerIn(namespace string, event *contact.Event) {
-	for r := range t.live[namespace] {
+	for r := range t.live[event.List.Namespace] {
 		if !r.offer(event) {
-			delete(t.live[namespace], r)
+			delete(t.live[event.List.Namespace], r)
 		}
 	}
+	switch {
+	case event.Forget:
+		t.forget(event)
+	case event.Type == contact.EventOptInMail:
+		t.askForMail(event.List)
+	}
+	t.position = event.Position
 }
 
 // at returns the position up to which the tail has read.

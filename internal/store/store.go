@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
@@ -197,10 +198,21 @@ type SubscriptionKey struct {
 	Name      string
 }
 
-// MailKey names the delivery row of opt-in mails, which is there from the
-// store's first moment and can't be dropped. It is no WebhookSubscription's,
-// because it has no namespace.
-var MailKey = SubscriptionKey{Name: "mail"}
+// MailKey names the delivery row of a list's opt-in mails. No WebhookSubscription
+// has such a name. The store opens the row itself, with the first mail that is
+// asked for, so that none can come before it.
+func MailKey(list contact.ListKey) SubscriptionKey {
+	return SubscriptionKey{Namespace: list.Namespace, Name: mailPrefix + list.Name}
+}
+
+// mailPrefix is in no name of an object.
+const mailPrefix = "mail/"
+
+// MailList returns the list whose opt-in mails the key names, if it does.
+func (k SubscriptionKey) MailList() (list contact.ListKey, isMail bool) {
+	name, isMail := strings.CutPrefix(k.Name, mailPrefix)
+	return contact.ListKey{Namespace: k.Namespace, Name: name}, isMail
+}
 
 // Deliveries keeps how far each subscription is. The controller opens and
 // drops a subscription's row, the dispatcher that delivers for it writes it.
@@ -217,8 +229,8 @@ type Deliveries interface {
 	// it leaves a row alone that has another Token: such keys are returned.
 	Checkpoint(ctx context.Context, deliveries []Delivery) (gone []SubscriptionKey, err error)
 	// DeliveriesSince returns the rows of subscriptions written after this
-	// revision, oldest write first. 0 returns all. The row of MailKey is never
-	// among them.
+	// revision, oldest write first. 0 returns all. Rows of mails are not among
+	// them.
 	DeliveriesSince(ctx context.Context, revision int64) ([]Delivery, error)
 }
 

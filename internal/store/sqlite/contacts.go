@@ -125,9 +125,17 @@ func (tx *transaction) write(change store.Change, current *contact.Contact, deci
 	if !decision.OptInStarted {
 		return nil
 	}
+	return tx.askForMail(change, &decision.Contact)
+}
+
+// askForMail has the contact be mailed its opt-in link.
+func (tx *transaction) askForMail(change store.Change, asked *contact.Contact) error {
+	if err := tx.openDelivery(store.MailKey(change.List), tx.head); err != nil {
+		return err
+	}
 	return tx.appendEvent(&contact.Event{
-		Type: contact.EventOptInMail, Source: contact.SourceAPI, Time: decision.Contact.OptIn.RequestedAt,
-		List: change.List, Address: change.Address, Contact: decision.Contact,
+		Type: contact.EventOptInMail, Source: contact.SourceAPI, Time: asked.OptIn.RequestedAt,
+		List: change.List, Address: change.Address, Contact: *asked,
 	})
 }
 

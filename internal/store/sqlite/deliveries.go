@@ -17,23 +17,26 @@ const (
 	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, revision = ?
 		WHERE namespace = ? AND name = ? AND token = ?`
 
-	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ? AND namespace <> ''` // store.MailKey stays
+	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ?`
 
 	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, revision FROM deliveries`
 )
 
 // OpenDelivery implements store.Deliveries.
 func (s *Store) OpenDelivery(ctx context.Context, key store.SubscriptionKey) error {
-	err := s.writer.do(ctx, func(tx *transaction) error {
-		// A revision is never given twice, so it serves as the new row's token. The
-		// writer is alone, so head is the end of the log that this commit sees.
-		_, err := tx.exec(tx.insertDelivery, key.Namespace, key.Name, tx.nextRevision(), tx.head)
-		return err
-	})
+	// The writer is alone, so head is the end of the log that this commit sees.
+	err := s.writer.do(ctx, func(tx *transaction) error { return tx.openDelivery(key, tx.head) })
 	if err != nil {
 		return fmt.Errorf("open the delivery state: %w", err)
 	}
 	return nil
+}
+
+// openDelivery makes a row that begins behind a position, unless there is one. A
+// revision is never given twice, so it serves as the row's token.
+func (tx *transaction) openDelivery(key store.SubscriptionKey, after int64) error {
+	_, err := tx.exec(tx.insertDelivery, key.Namespace, key.Name, tx.nextRevision(), after)
+	return err
 }
 
 // DropDelivery implements store.Deliveries.
@@ -110,7 +113,7 @@ func (s *Store) LoadDelivery(ctx context.Context, key store.SubscriptionKey) (st
 
 // DeliveriesSince implements store.Deliveries.
 func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.Delivery, error) {
-	rows, err := s.read.QueryContext(ctx, selectDeliveries+" WHERE revision > ? AND namespace <> '' ORDER BY revision", revision)
+	rows, err := s.read.QueryContext(ctx, selectDeliveries+" WHERE revision > ? AND name NOT LIKE 'mail/%' ORDER BY revision", revision)
 	if err != nil {
 		return nil, fmt.Errorf("read delivery states: %w", err)
 	}

@@ -13,10 +13,11 @@ const (
 	insertForgetting = `INSERT INTO forgetting (position) VALUES (?)`
 
 	// A subscription is past an event when its cursor is and the event is not
-	// open. One that does not match it passes by too.
+	// open. One that does not match it passes by too. Mails are of no account:
+	// that somebody is forgotten is nothing to them.
 	scrubEvents = `UPDATE events SET address = '', payload = '{"contact":{}}' WHERE position IN (
 		SELECT f.position FROM forgetting f JOIN events e USING (position) WHERE NOT EXISTS (
-			SELECT 1 FROM deliveries d WHERE d.namespace = e.namespace AND (d.cursor < f.position OR EXISTS (
+			SELECT 1 FROM deliveries d WHERE d.namespace = e.namespace AND d.name NOT LIKE 'mail/%' AND (d.cursor < f.position OR EXISTS (
 				SELECT 1 FROM json_each(d.open) WHERE value ->> '$.position' = f.position))))`
 
 	// Those that are tombstones now, and those whose event is gone altogether.

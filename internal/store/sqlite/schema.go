@@ -96,13 +96,7 @@ var migrations = []string{
 		list      TEXT NOT NULL,
 		texts     TEXT NOT NULL, -- store.ListTexts as JSON
 		PRIMARY KEY (namespace, list)
-	) STRICT, WITHOUT ROWID;
-
-	-- store.MailKey: opt-in mails begin with the first that is asked for from now on.
-	INSERT INTO deliveries (namespace, name, token, cursor, open, behind, health, revision)
-		SELECT '', 'mail', revision, cursor, '[]', 0, '{}', revision FROM (SELECT
-			(SELECT coalesce(max(revision), 0) + 1 FROM deliveries) AS revision,
-			(SELECT coalesce(max(position), 0) FROM events) AS cursor);`,
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // readThroughSize is how large a file may be to be read through at the start:

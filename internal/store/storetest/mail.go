@@ -48,9 +48,9 @@ func testContactByID(t *testing.T, s store.Store) {
 	g.Expect(s.Head(t.Context())).To(Equal(int64(2)))
 }
 
-func testOptInMail(t *testing.T, s store.Store) {
-	g := NewWithT(t)
-	change := save("ada@example.com", "Ada")
+// optIn returns a change that saves a contact and starts an opt-in for it.
+func optIn(address string) store.Change {
+	change := save(address, "Ada")
 	decide := change.Apply
 	change.Apply = func(current *contact.Contact) contact.Decision {
 		decision := decide(current)
@@ -58,7 +58,12 @@ func testOptInMail(t *testing.T, s store.Store) {
 		decision.Contact.OptIn = &contact.OptIn{Mailing: "welcome", RequestedAt: now}
 		return decision
 	}
-	decision, err := s.Change(t.Context(), change)
+	return change
+}
+
+func testOptInMail(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	decision, err := s.Change(t.Context(), optIn("ada@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
 
 	named := store.Query{Filter: store.Filter{Types: []v1alpha1.EventType{contact.EventOptInMail}}}
@@ -81,17 +86,36 @@ func testOptInMail(t *testing.T, s store.Store) {
 
 func testMailDelivery(t *testing.T, s store.Store) {
 	g := NewWithT(t)
-	row, err := s.LoadDelivery(t.Context(), store.MailKey)
+	_, err := s.Change(t.Context(), save("grace@example.com", "Grace"))
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(row.Cursor).To(BeZero())
+	key := store.MailKey(list)
+	named, isMail := key.MailList()
+	g.Expect(named).To(Equal(list))
+	g.Expect(isMail).To(BeTrue())
+	_, isMail = crm.MailList()
+	g.Expect(isMail).To(BeFalse())
+	_, err = s.LoadDelivery(t.Context(), key)
+	g.Expect(err).To(MatchError(store.ErrNotFound))
 
-	g.Expect(s.DropDelivery(t.Context(), store.MailKey)).To(Succeed())
-	row.Cursor = 7
-	g.Expect(s.Checkpoint(t.Context(), []store.Delivery{row})).To(BeEmpty())
-	written, err := s.LoadDelivery(t.Context(), store.MailKey)
+	_, err = s.Change(t.Context(), optIn("ada@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(written.Cursor).To(Equal(int64(7)))
+	row, err := s.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(row.Cursor).To(Equal(int64(2)), "the mail is behind it")
+
+	row.Cursor = 3
+	g.Expect(s.Checkpoint(t.Context(), []store.Delivery{row})).To(BeEmpty())
+	_, err = s.Change(t.Context(), optIn("hedy@example.com"))
+	g.Expect(err).NotTo(HaveOccurred())
+	written, err := s.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(written.Cursor).To(Equal(int64(3)))
 	g.Expect(s.DeliveriesSince(t.Context(), 0)).To(BeEmpty())
+
+	// A row of mails that nobody sends keeps nobody from being forgotten.
+	_, err = s.Change(t.Context(), forget("ada@example.com"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.ScrubForgotten(t.Context())).To(Equal(1))
 }
 
 func testTexts(t *testing.T, s store.Store) {

@@ -46,7 +46,7 @@ func Run(t *testing.T, engine Engine) {
 		"changed deliveries are found by revision":       testDeliveriesSince,
 		"a contact is found and changed by its number":   testContactByID,
 		"a started opt-in puts a mail into the log":      testOptInMail,
-		"the delivery of mails is always there":          testMailDelivery,
+		"the first mail of a list opens their delivery":  testMailDelivery,
 		"the texts of a list are kept":                   testTexts,
 	} {
 		t.Run(name, func(t *testing.T) {
