@@ -47,7 +47,7 @@ func indexReferences(ctx context.Context, indexer client.FieldIndexer) error {
 			return object.(*v1alpha1.WebhookSubscription).Spec.Lists
 		}},
 		{&v1alpha1.WebhookSubscription{}, secretField, func(object client.Object) []string {
-			return []string{object.(*v1alpha1.WebhookSubscription).SigningSecretName()}
+			return object.(*v1alpha1.WebhookSubscription).SecretNames()
 		}},
 	} {
 		if err := indexer.IndexField(ctx, index.object, index.field, index.extract); err != nil {

@@ -164,6 +164,28 @@ func TestApiKeyHealsByItself(t *testing.T) {
 	g.Expect(apierrors.IsNotFound(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(secret), secret))).To(BeTrue())
 }
 
+func TestSubscriptionFollowsItsEncryptionKey(t *testing.T) {
+	g := NewWithT(t)
+	namespace := plane.Namespace(t)
+	start(t, openStore(t), Lease{Namespace: namespace})
+	subscription := testkit.Subscription(namespace, "crm", callbackURL)
+	encrypted(&subscription.Spec)
+	g.Expect(plane.Client.Create(t.Context(), subscription)).To(Succeed())
+	ready := conditionOf(t, subscription, v1alpha1.ConditionReady)
+	g.Eventually(ready, soon).Should(Equal("False SecretNotFound"))
+
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "crm-rc4"},
+		StringData: map[string]string{"key": "myKey1234"},
+	}
+	g.Expect(plane.Client.Create(t.Context(), secret)).To(Succeed())
+	g.Eventually(ready, soon).Should(Equal("True Active"))
+
+	secret.StringData = map[string]string{"key": "another"}
+	g.Expect(plane.Client.Update(t.Context(), secret)).To(Succeed())
+	g.Eventually(func() string { ready(); return subscription.Status.EncryptionKeyVersion }, soon).Should(Equal(secret.ResourceVersion))
+}
+
 func TestApiKeyRotatesByItself(t *testing.T) {
 	g := NewWithT(t)
 	namespace := plane.Namespace(t)
@@ -300,7 +322,7 @@ func TestRunNeedsALeaseNamespace(t *testing.T) {
 func TestNothingLeaks(t *testing.T) {
 	g := NewWithT(t)
 	namespace := plane.Namespace(t)
-	weakKey, badSecret, pathToken := "weak-but-secret", "whsec_bad-but-secret", "T0K3N-in-the-path"
+	weakKey, badSecret, badEncryptionKey, pathToken := "weak-but-secret", "whsec_bad-but-secret", "myKey1234", "T0K3N-in-the-path"
 	controller := start(t, openStore(t), Lease{Namespace: namespace})
 	put := func(name, key, value string) {
 		g.Expect(plane.Client.Create(t.Context(), &corev1.Secret{
@@ -312,6 +334,7 @@ func TestNothingLeaks(t *testing.T) {
 	put("weak-key", apikey.SecretKey, weakKey)
 	put("good-signing", signature.SecretKey, goodSecret)
 	put("bad-signing", signature.SecretKey, badSecret)
+	put("crm-rc4", "key", badEncryptionKey+"\n")
 
 	expected := map[client.Object]string{testkit.List(namespace, "newsletter"): "True Valid"}
 	for name, ready := range map[string]string{"good-key": "True Issued", "weak-key": "False KeyTooWeak", "generated": "True Issued"} {
@@ -322,6 +345,9 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	invalid := testkit.Subscription(namespace, "port", "https://crm.example.com:0/"+pathToken)
 	expected[invalid] = "False CallbackInvalid"
+	withKey := testkit.Subscription(namespace, "encrypted", callbackURL)
+	encrypted(&withKey.Spec)
+	expected[withKey] = "False SecretInvalid"
 	expiring := testkit.ApiKey(namespace, "expiring", "newsletter")
 	expiring.Spec.ExpiresAt = &metav1.Time{Time: time.Now().Add(10 * time.Second)}
 	expected[expiring] = "False Expired"
@@ -350,7 +376,7 @@ func TestNothingLeaks(t *testing.T) {
 
 	newer := keyIn(t, namespace, "generated")
 	g.Expect(newer).NotTo(Equal(older))
-	for _, secret := range []string{goodKey, weakKey, goodSecret, badSecret, pathToken, older, newer, keyIn(t, namespace, "expiring")} {
+	for _, secret := range []string{goodKey, weakKey, goodSecret, badSecret, badEncryptionKey, pathToken, older, newer, keyIn(t, namespace, "expiring")} {
 		g.Expect(shown.String()).NotTo(ContainSubstring(secret))
 	}
 	g.Expect(shown.String()).To(ContainSubstring("KeyTooWeak"), "the search looks at the right text")

@@ -32,7 +32,8 @@ type wanted struct {
 	name string
 	// key is the data key that holds the value.
 	key string
-	// generate makes a value when there is no such Secret.
+	// generate makes a value when there is no such Secret. Nil where nobody but
+	// the user can make one.
 	generate func() string
 }
 
@@ -45,12 +46,14 @@ type held struct {
 	generated bool
 }
 
-// value returns what a Secret holds; it generates the Secret when there is
-// none. Refusals are ReasonSecretTaken and ReasonSecretNotFound.
+// value returns what a Secret holds; it generates the Secret when there is none
+// and that is wanted. Refusals are ReasonSecretTaken and ReasonSecretNotFound.
 func (s secrets) value(ctx context.Context, owner client.Object, want wanted) (held, error) {
 	secret := &corev1.Secret{}
 	err := s.reader.Get(ctx, client.ObjectKey{Namespace: owner.GetNamespace(), Name: want.name}, secret)
 	switch {
+	case apierrors.IsNotFound(err) && want.generate == nil:
+		return held{}, refuse(v1alpha1.ReasonSecretNotFound, "There is no Secret %q in this namespace.", want.name)
 	case apierrors.IsNotFound(err):
 		if secret, err = s.create(ctx, owner, want); err != nil {
 			return held{}, err

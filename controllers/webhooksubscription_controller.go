@@ -21,8 +21,8 @@ import (
 // the status of thousands whose callbacks fail together is soon written.
 const subscriptionWorkers = 8
 
-// webhookSubscriptions makes WebhookSubscriptions true: their signing Secret
-// exists, the store has a row that the dispatcher delivers from, and status
+// webhookSubscriptions makes WebhookSubscriptions true: the Secrets that they
+// need exist, the store has a row that the dispatcher delivers from, and status
 // tells what became of it.
 type webhookSubscriptions struct {
 	platform
@@ -41,8 +41,8 @@ func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {
 	}
 }
 
-// watch has the loop run when a subscription's spec, signing Secret, lists or
-// row in the store change.
+// watch has the loop run when a subscription's spec, Secrets, lists or row
+// in the store change.
 func (w webhookSubscriptions) watch(m manager.Manager, deliveriesChanged changes) error {
 	return builder.ControllerManagedBy(m).
 		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).

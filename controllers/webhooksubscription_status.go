@@ -86,7 +86,7 @@ func concludeSubscription(subscription *v1alpha1.WebhookSubscription, refused *r
 		return isFalse(v1alpha1.ReasonFailing, failingMessage(status))
 	default:
 		status.State = v1alpha1.StateActive
-		return isTrue(v1alpha1.ReasonActive, "Events are sent to the callback.")
+		return isTrue(v1alpha1.ReasonActive, withWarning("Events are sent to the callback.", subscription))
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
-	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -21,11 +20,11 @@ const maxHostLength = 253
 func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
 	err := w.check(ctx, subscription)
 	return record(subscription, v1alpha1.ConditionAccepted, err,
-		isTrue(v1alpha1.ReasonValid, "Everything that the spec names exists."))
+		isTrue(v1alpha1.ReasonValid, withWarning("Everything that the spec names exists.", subscription)))
 }
 
 func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkLists, w.checkSecret} {
+	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkLists, w.checkSecrets} {
 		if err := check(ctx, subscription); err != nil {
 			return err
 		}
@@ -47,35 +46,6 @@ func (w webhookSubscriptions) checkLists(ctx context.Context, subscription *v1al
 		}
 	}
 	return nil
-}
-
-// checkSecret generates the signing Secret when there is none and records its
-// version. A version that was looked at before is not read again, because this
-// runs whenever the counters of a subscription change.
-func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	name := subscription.SigningSecretName()
-	cached, err := versionOf(ctx, w.client, "Secret", client.ObjectKey{Namespace: subscription.Namespace, Name: name})
-	if err != nil {
-		return err
-	}
-	known := subscription.Status.ObservedGeneration == subscription.Generation
-	if known && cached != "" && cached == subscription.Status.SigningSecretVersion {
-		return nil
-	}
-	want := wanted{name: name, key: signature.SecretKey, generate: signature.GenerateSecret}
-	found, err := w.secrets.value(ctx, subscription, want)
-	if err == nil {
-		if _, invalid := signature.ParseSecret(found.value); invalid != nil {
-			err = refuse(v1alpha1.ReasonSecretInvalid, "Secret %q, data key %q: %s.", name, want.key, invalid)
-		}
-	}
-	if refusalIn(err) != nil {
-		found.version = ""
-	}
-	if !failed(err) {
-		subscription.Status.SigningSecretVersion = found.version
-	}
-	return err
 }
 
 // mirror owns the condition Reachable and the facts of status that the

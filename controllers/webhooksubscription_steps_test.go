@@ -50,6 +50,18 @@ func TestSubscriptionIsAccepted(t *testing.T) {
 	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))
 }
 
+// encrypted makes a subscription one whose calls are encrypted with RC4.
+func encrypted(spec *v1alpha1.WebhookSubscriptionSpec) {
+	spec.Payload = v1alpha1.Payload{
+		Format:     v1alpha1.FormatMailUp,
+		Parameters: []v1alpha1.PayloadParameter{{Name: "customerEmail", Value: "[Email]"}},
+		Encryption: v1alpha1.Encryption{
+			Algorithm:    v1alpha1.EncryptionRC4,
+			KeySecretRef: v1alpha1.SecretKeyReference{Name: "crm-rc4", Key: "key"},
+		},
+	}
+}
+
 func TestSubscriptionRefusals(t *testing.T) {
 	for name, row := range map[string]struct {
 		spec    func(*v1alpha1.WebhookSubscriptionSpec)
@@ -87,6 +99,23 @@ func TestSubscriptionRefusals(t *testing.T) {
 			reason:  v1alpha1.ReasonSecretInvalid,
 			message: "must begin with whsec_",
 		},
+		"the Secret with the encryption key is not there": {
+			spec:    encrypted,
+			reason:  v1alpha1.ReasonSecretNotFound,
+			message: `There is no Secret "crm-rc4" in this namespace`,
+		},
+		"the Secret with the encryption key lacks the data key": {
+			spec:    encrypted,
+			prepare: func(b *bench) { b.secret("crm-rc4", "rc4", "myKey1234") },
+			reason:  v1alpha1.ReasonSecretNotFound,
+			message: `Secret "crm-rc4" has no data key "key"`,
+		},
+		"the encryption key ends with a line end": {
+			spec:    encrypted,
+			prepare: func(b *bench) { b.secret("crm-rc4", "key", "myKey1234\n") },
+			reason:  v1alpha1.ReasonSecretInvalid,
+			message: `Secret "crm-rc4", data key "key": not an RC4 key: it ends with a line end`,
+		},
 		"the signing Secret was generated for another": {
 			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) { spec.Signing.SecretRef.Name = "other-signing" },
 			prepare: func(b *bench) {
@@ -112,7 +141,10 @@ func TestSubscriptionRefusals(t *testing.T) {
 			b.Expect(b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, row.reason)).To(ContainSubstring(row.message))
 			b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, row.reason)
 			b.Expect(subscription.Status.State).To(Equal(v1alpha1.StatePending))
-			b.Expect(subscription.Status.SigningSecretVersion).To(BeEmpty())
+			if subscription.Spec.Payload.Encryption.Algorithm == "" {
+				b.Expect(subscription.Status.SigningSecretVersion).To(BeEmpty())
+			}
+			b.Expect(subscription.Status.EncryptionKeyVersion).To(BeEmpty())
 			_, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
 			b.Expect(err).To(MatchError(store.ErrNotFound), "nothing is delivered")
 		})
@@ -141,6 +173,41 @@ func TestChangedSigningSecretIsANewVersion(t *testing.T) {
 	b.pass(subscription)
 	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
 	b.Expect(b.value("crm-signing", signature.SecretKey)).To(HavePrefix("whsec_"))
+}
+
+// Its version leads the dispatcher, and its message warns, for as long as calls
+// are encrypted with RC4.
+func TestEncryptionKeyIsAccepted(t *testing.T) {
+	b := newBench(t)
+	secret := b.secret("crm-rc4", "key", "myKey1234")
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	encrypted(&subscription.Spec)
+	b.create(subscription)
+	b.pass(subscription)
+	for condition, reason := range map[string]string{
+		v1alpha1.ConditionAccepted: v1alpha1.ReasonValid, v1alpha1.ConditionReady: v1alpha1.ReasonActive,
+	} {
+		b.Expect(b.expect(subscription, condition, metav1.ConditionTrue, reason)).To(
+			And(ContainSubstring("Warning: RC4 is broken"), ContainSubstring("JWE")))
+	}
+	b.Expect(subscription.Status.EncryptionKeyVersion).To(Equal(secret.ResourceVersion))
+	b.Expect(subscription.Status.SigningSecretVersion).NotTo(BeEmpty(), "calls are signed too")
+
+	secret.StringData = map[string]string{"key": "another"}
+	b.update(secret)
+	b.pass(subscription)
+	b.Expect(subscription.Status.EncryptionKeyVersion).To(Equal(secret.ResourceVersion))
+
+	b.delete(secret)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
+	b.Expect(subscription.Status.EncryptionKeyVersion).To(BeEmpty())
+	b.expectNoSecret("crm-rc4")
+
+	subscription.Spec.Payload = v1alpha1.Payload{}
+	b.update(subscription)
+	b.pass(subscription)
+	b.Expect(b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)).NotTo(ContainSubstring("RC4"))
 }
 
 // The life of a callback that fails and comes back, as the dispatcher tells it.

@@ -5,21 +5,17 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/rc4"
 	"postbus.dev/postbus/internal/signature"
 )
 
@@ -28,23 +24,17 @@ const (
 	// maxAnswer is how much of an answer's body is read, so that its
 	// connection can be used again. Nobody looks at it.
 	maxAnswer = 16 << 10
-	// secretTimeout bounds reading the signing secret.
-	secretTimeout = 5 * time.Second
 )
 
 // caller makes the calls of one subscription. It has connections of its own,
 // so a callback that hangs takes none from another.
 type caller struct {
-	client    *http.Client
-	clock     clock.PassiveClock
-	lists     *listBook
-	secrets   client.Reader
-	userAgent string
-
-	mu sync.Mutex
-	// signing is what was read from secretName in secretVersion.
-	signing                   signature.Secret
-	secretName, secretVersion string
+	client        *http.Client
+	clock         clock.PassiveClock
+	lists         *listBook
+	signing       keptSecret[signature.Secret]
+	encryptionKey keptSecret[rc4.Key]
+	userAgent     string
 }
 
 // maxConnections is how many idle connections a caller keeps: as many as the
@@ -65,10 +55,14 @@ func newCaller(options *Options, lists *listBook) *caller {
 			// A redirect is an answer like any other, and not success.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		clock:     options.Clock,
-		lists:     lists,
-		secrets:   options.Secrets,
-		userAgent: "postbus/" + options.Version,
+		clock: options.Clock,
+		lists: lists,
+		signing: keptSecret[signature.Secret]{
+			title: "signing secret", reader: options.Secrets,
+			parse: func(value []byte) (signature.Secret, error) { return signature.ParseSecret(string(value)) },
+		},
+		encryptionKey: keptSecret[rc4.Key]{title: "encryption key", reader: options.Secrets, parse: rc4.ParseKey},
+		userAgent:     "postbus/" + options.Version,
 	}
 }
 
@@ -79,27 +73,55 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
 	}
-	signing, err := c.signingSecret(ctx, s)
-	if ctx.Err() != nil {
-		return outcome{verdict: aborted}, ctx.Err()
-	}
+	body, err = c.encrypt(ctx, s, body)
 	if err != nil {
-		return outcome{verdict: failed, reason: v1alpha1.FailureSigning}, err
+		return ofSecret(ctx, v1alpha1.FailureEncryption, err)
+	}
+	signing, err := c.signing.get(ctx, s.key.Namespace, s.signingSecret)
+	if err != nil {
+		return ofSecret(ctx, v1alpha1.FailureSigning, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
+	address := s.url
+	if s.method == http.MethodGet {
+		address, body, contentType = withQuery(s.url, body), nil, ""
+	}
+	request, err := http.NewRequestWithContext(ctx, s.method, address, bytes.NewReader(body))
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, errors.New("the URL can't be called")
 	}
 	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), body)
-	request.Header.Set("Content-Type", contentType)
+	if contentType != "" {
+		request.Header.Set("Content-Type", contentType)
+	}
 	request.Header.Set("User-Agent", c.userAgent)
 	request.Header.Set(signature.HeaderID, e.event.ID)
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)
 	request.Header.Set(headerAttempt, strconv.Itoa(e.attempts+1))
 	return c.send(request)
+}
+
+// encrypt returns what is sent instead of a body: itself where nothing is
+// encrypted.
+func (c *caller) encrypt(ctx context.Context, s *subscription, body []byte) ([]byte, error) {
+	if s.encryption != v1alpha1.EncryptionRC4 {
+		return body, nil
+	}
+	key, err := c.encryptionKey.get(ctx, s.key.Namespace, s.encryptionKey)
+	if err != nil {
+		return nil, err
+	}
+	return sealForm(key, body), nil
+}
+
+// ofSecret is the outcome of an attempt whose secret can't be read.
+func ofSecret(ctx context.Context, reason v1alpha1.FailureReason, err error) (outcome, error) {
+	if ctx.Err() != nil {
+		return outcome{verdict: aborted}, ctx.Err()
+	}
+	return outcome{verdict: failed, reason: reason}, err
 }
 
 func (c *caller) send(request *http.Request) (outcome, error) {
@@ -115,29 +137,6 @@ func (c *caller) send(request *http.Request) (outcome, error) {
 	_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
 	_ = response.Body.Close()
 	return ofStatus(response.StatusCode), nil
-}
-
-// signingSecret returns the signing secret, and reads it when the controller
-// has seen it change. The dispatcher may get Secrets, not list or watch them.
-func (c *caller) signingSecret(ctx context.Context, s *subscription) (signature.Secret, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.secretName == s.secretName && c.secretVersion == s.secretVersion && c.secretName != "" {
-		return c.signing, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
-	defer cancel()
-	var object corev1.Secret
-	name := types.NamespacedName{Namespace: s.key.Namespace, Name: s.secretName}
-	if err := c.secrets.Get(ctx, name, &object); err != nil {
-		return signature.Secret{}, fmt.Errorf("read the signing secret %s: %w", name, err)
-	}
-	parsed, err := signature.ParseSecret(string(object.Data[signature.SecretKey]))
-	if err != nil {
-		return signature.Secret{}, fmt.Errorf("parse the signing secret %s: %w", name, err)
-	}
-	c.signing, c.secretName, c.secretVersion = parsed, s.secretName, s.secretVersion
-	return parsed, nil
 }
 
 // close frees the connections that are not in use.

@@ -2,13 +2,15 @@ package dispatcher
 
 import (
 	"encoding/json"
+	"fmt"
+	"strconv"
 	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 )
 
-// format makes the body of a call.
+// format makes the body of a call, which a GET has in its query.
 type format interface {
 	// knows tells whether the event exists in this format. One that does not
 	// is not sent.
@@ -17,9 +19,16 @@ type format interface {
 	render(event *contact.Event, list *listNumbers) (body []byte, contentType string, err error)
 }
 
-var formats = map[v1alpha1.PayloadFormat]format{
-	v1alpha1.FormatStandard:    standard{},
-	v1alpha1.FormatMailingwork: mailingwork{},
+// newFormat returns the format of a payload: Standard where it names none.
+func newFormat(payload *v1alpha1.Payload) format {
+	switch payload.Format {
+	case v1alpha1.FormatMailingwork:
+		return mailingwork{}
+	case v1alpha1.FormatMailUp:
+		return mailUp{parameters: payload.Parameters}
+	default:
+		return standard{}
+	}
 }
 
 const contentTypeJSON = "application/json"
@@ -66,4 +75,12 @@ func (standard) render(event *contact.Event, _ *listNumbers) ([]byte, string, er
 		},
 	})
 	return body, contentTypeJSON, err
+}
+
+// customText returns a custom field's value as text.
+func customText(value any) string {
+	if number, ok := value.(float64); ok {
+		return strconv.FormatFloat(number, 'f', -1, 64)
+	}
+	return fmt.Sprint(value)
 }

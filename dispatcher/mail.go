@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/mail"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -220,12 +219,7 @@ func (m *mailer) data(r *optInRequest, language v1alpha1.Language) recipient.Mai
 func customTexts(fields map[string]any) map[string]string {
 	texts := make(map[string]string, len(fields))
 	for name, value := range fields {
-		switch value := value.(type) {
-		case float64:
-			texts[name] = strconv.FormatFloat(value, 'f', -1, 64)
-		default:
-			texts[name] = fmt.Sprint(value)
-		}
+		texts[name] = customText(value)
 	}
 	return texts
 }

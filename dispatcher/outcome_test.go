@@ -33,7 +33,8 @@ func callOnce(t *testing.T, url string, timeout time.Duration) outcome {
 	const token = "T0K3N-in-the-path"
 	o, cause := c.attempt(t.Context(), &subscription{
 		key: store.SubscriptionKey{Namespace: secret.Namespace, Name: "crm"}, format: standard{},
-		url: url + "/" + token, timeout: timeout, secretName: secret.Name, secretVersion: secret.ResourceVersion,
+		url: url + "/" + token, method: http.MethodPost, timeout: timeout,
+		signingSecret: secretPlace{name: secret.Name, key: signature.SecretKey, version: secret.ResourceVersion},
 	}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 	NewWithT(t).Expect(fmt.Sprint(cause)).NotTo(ContainSubstring(token), "it goes to the log")
 	return o
@@ -177,7 +178,8 @@ func TestSigningSecretProblems(t *testing.T) {
 	for _, name := range []string{"missing", "broken"} {
 		s := &subscription{
 			key: store.SubscriptionKey{Namespace: namespace, Name: "crm"}, format: standard{},
-			url: "http://127.0.0.1:1/", timeout: time.Second, secretName: name,
+			url: "http://127.0.0.1:1/", method: http.MethodPost, timeout: time.Second,
+			signingSecret: secretPlace{name: name, key: signature.SecretKey},
 		}
 		e := &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
 		o, err := c.attempt(t.Context(), s, e)

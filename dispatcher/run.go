@@ -22,7 +22,7 @@ import (
 type Options struct {
 	// Objects are the informers of WebhookSubscriptions and ContactLists.
 	Objects cache.Cache
-	// Secrets reads signing Secrets, one by one.
+	// Secrets reads the Secrets of signing secrets and encryption keys, one by one.
 	Secrets client.Reader
 	// Store has the event log and how far each subscription is.
 	Store Store

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"net/http"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -8,6 +9,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -31,13 +33,17 @@ type subscription struct {
 	// format is nil for mails, which are not made from the event alone.
 	format      format
 	url         string
+	method      string
 	timeout     time.Duration
 	intervals   []time.Duration
 	ordering    v1alpha1.Ordering
 	maxInFlight int
-	// secretName and secretVersion tell where the signing secret is, and when
-	// it has to be read again.
-	secretName, secretVersion string
+	// signingSecret is where the signing secret is.
+	signingSecret secretPlace
+	// encryption is how what is sent is encrypted, with the key that is in
+	// encryptionKey; empty when nothing is.
+	encryption    v1alpha1.EncryptionAlgorithm
+	encryptionKey secretPlace
 }
 
 func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
@@ -49,17 +55,24 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
 		},
-		format:        formats[spec.Payload.Format],
-		url:           spec.Callback.URL,
-		timeout:       defaultTimeout,
-		intervals:     defaultIntervals,
-		ordering:      v1alpha1.OrderingPerContact,
-		maxInFlight:   defaultMaxInFlight,
-		secretName:    object.SigningSecretName(),
-		secretVersion: object.Status.SigningSecretVersion,
+		format:      newFormat(&spec.Payload),
+		url:         spec.Callback.URL,
+		method:      http.MethodPost,
+		timeout:     defaultTimeout,
+		intervals:   defaultIntervals,
+		ordering:    v1alpha1.OrderingPerContact,
+		maxInFlight: defaultMaxInFlight,
+		signingSecret: secretPlace{
+			name: object.SigningSecretName(), key: signature.SecretKey, version: object.Status.SigningSecretVersion,
+		},
+		encryption: spec.Payload.Encryption.Algorithm,
+		encryptionKey: secretPlace{
+			name: spec.Payload.Encryption.KeySecretRef.Name, key: spec.Payload.Encryption.KeySecretRef.Key,
+			version: object.Status.EncryptionKeyVersion,
+		},
 	}
-	if s.format == nil {
-		s.format = standard{}
+	if spec.Callback.Method != "" {
+		s.method = string(spec.Callback.Method)
 	}
 	if spec.Callback.Timeout != nil {
 		s.timeout = spec.Callback.Timeout.Duration

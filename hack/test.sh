@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs all tests, with the race detector. That needs cgo and a C compiler;
 # without them it says so and runs the tests without it, but never in CI. The same
-# goes for Chromium, which some tests open pages in.
+# goes for Chromium, which some tests open pages in, and for Python, which a receiver
+# of callbacks is written in.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -29,9 +30,15 @@ has_chromium() {
   return 1
 }
 
-if ! has_chromium && [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
-  echo "no Chromium is installed, so it is installed now, with apt-get"
-  { apt-get -qq update && apt-get -qq install --no-install-recommends -y chromium; } >/dev/null ||
+has_python() { command -v python3 >/dev/null; }
+
+missing=
+has_chromium || missing=chromium
+has_python || missing="$missing python3"
+if [ -n "$missing" ] && [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
+  echo "not installed, so installed now, with apt-get:" $missing
+  # shellcheck disable=SC2086 # a list of packages
+  { apt-get -qq update && apt-get -qq install --no-install-recommends -y $missing; } >/dev/null ||
     echo "WARNING: apt-get can't install it"
 fi
 if ! has_chromium; then
@@ -40,5 +47,12 @@ if ! has_chromium; then
     exit 1
   fi
   echo "WARNING: no Chromium is installed, so NO PAGE is tested in a browser"
+fi
+if ! has_python; then
+  if [ "${CI:-}" = true ]; then
+    echo "error: a receiver of callbacks is written in Python, python3 is not installed, and CI never tests without it" >&2
+    exit 1
+  fi
+  echo "WARNING: python3 is not installed, so the format MailUp is NOT tested against a receiver of another hand"
 fi
 exec go test $race -timeout 30m "$@" ./...

@@ -66,7 +66,7 @@ const (
 	// ReasonListNotFound: a ContactList that the spec names does not exist.
 	ReasonListNotFound = "ListNotFound"
 	// ReasonSecretNotFound: a Secret that the spec names exists without the
-	// data key that is needed.
+	// data key that is needed, or does not exist and is none that is generated.
 	ReasonSecretNotFound = "SecretNotFound"
 	// ReasonSecretInvalid: the Secret's value is not in the form that is needed.
 	ReasonSecretInvalid = "SecretInvalid"

@@ -47,8 +47,8 @@ type ContactListSpec struct {
 	// +kubebuilder:validation:MaxLength=255
 	DisplayName string `json:"displayName,omitempty"`
 
-	// id is the number that Mailingwork's lists[].id and optinsetup_id carry.
-	// 0, the default, where no receiver needs one.
+	// id is the number that Mailingwork's lists[].id and optinsetup_id and
+	// MailUp's [IdList] carry. 0, the default, where no receiver needs one.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0

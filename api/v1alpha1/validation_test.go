@@ -195,7 +195,7 @@ suspend: true`},
 		"no call in flight":         {minimal + `rateLimit: {maxInFlight: 0}`, "spec.rateLimit.maxInFlight"},
 		"more in flight than 1000":  {minimal + `rateLimit: {maxInFlight: 1001}`, "spec.rateLimit.maxInFlight"},
 		"an unknown field":          {minimal + `urls: []`, `unknown field "spec.urls"`},
-		"an unknown callback field": {`callback: {url: "https://a.example", method: GET}`, `unknown field "spec.callback.method"`},
+		"an unknown callback field": {`callback: {url: "https://a.example", verb: GET}`, `unknown field "spec.callback.verb"`},
 
 		"a URL with http":               {spec: callback("http://crm.example.com")},
 		"a URL with an IPv6 host":       {spec: callback("http://[::1]:9000/hooks")},
@@ -228,6 +228,81 @@ suspend: true`},
 		"a retry interval that is long":  {minimal + `retry: {intervals: [25h]}`, "retry.intervals must each be between 1s and 24h"},
 		"a retry interval of a day":      {minimal + `retry: {intervals: [1d]}`, "spec.retry.intervals[0]"},
 	})
+}
+
+func TestMailUpValidation(t *testing.T) {
+	const url = "callback: {url: https://crm.example.com/hooks}\n"
+	const get = "callback: {url: https://crm.example.com/hooks, method: GET}\n"
+	const parameters = "parameters: [{name: email, value: '[Email]'}]"
+	const rc4 = "encryption: {algorithm: RC4, keySecretRef: {name: crm-rc4, key: key}}"
+	payload := func(parts ...string) string { return "payload: {" + strings.Join(parts, ", ") + "}\n" }
+	value := func(text string) string {
+		return url + payload("format: MailUp", "parameters: [{name: a, value: '"+text+"'}]")
+	}
+	keyRef := func(ref string) string {
+		return url + payload("format: MailUp", parameters, "encryption: {algorithm: RC4, keySecretRef: "+ref+"}")
+	}
+	const required, misplaced = "payload.parameters is required where payload.format is MailUp", "payload.parameters needs payload.format MailUp"
+	const unknown, getNeeds = "payload.parameters[].value has a placeholder that is not known", "callback.method GET needs payload.format MailUp"
+	rows := map[string]row{
+		"parameters":                          {spec: url + payload("format: MailUp", parameters)},
+		"by GET":                              {spec: get + payload("format: MailUp", parameters)},
+		"by GET, onto a query":                {spec: "callback: {url: 'https://crm.example.com/?list=2', method: GET}\n" + payload("format: MailUp", parameters)},
+		"encrypted":                           {spec: url + payload("format: MailUp", parameters, rc4)},
+		"by GET, encrypted":                   {spec: get + payload("format: MailUp", parameters, rc4)},
+		"by POST":                             {spec: "callback: {url: https://crm.example.com, method: POST}\n" + payload("format: MailUp", parameters)},
+		"another format by POST":              {spec: "callback: {url: https://crm.example.com, method: POST}"},
+		"another method":                      {"callback: {url: https://crm.example.com, method: PUT}", "spec.callback.method"},
+		"no format, by GET":                   {get, getNeeds},
+		"Standard by GET":                     {get + payload("format: Standard"), getNeeds},
+		"Mailingwork by GET":                  {get + payload("format: Mailingwork"), getNeeds},
+		"no parameters":                       {url + payload("format: MailUp"), required},
+		"an empty list of parameters":         {url + payload("format: MailUp", "parameters: []"), "spec.payload.parameters"},
+		"parameters without a format":         {url + payload(parameters), misplaced},
+		"parameters of Standard":              {url + payload("format: Standard", parameters), misplaced},
+		"parameters of Mailingwork":           {url + payload("format: Mailingwork", parameters), misplaced},
+		"RC4 of Standard":                     {url + payload("format: Standard", rc4), "payload.encryption.algorithm RC4 needs payload.format MailUp"},
+		"RC4 without a format":                {url + payload(rc4), "payload.encryption.algorithm RC4 needs payload.format MailUp"},
+		"RC4 and a query":                     {"callback: {url: 'https://crm.example.com/?list=2'}\n" + payload("format: MailUp", parameters, rc4), "callback.url must not have a query where payload.encryption.algorithm is RC4"},
+		"RC4 and a query, by GET":             {"callback: {url: 'https://crm.example.com/?', method: GET}\n" + payload("format: MailUp", parameters, rc4), "callback.url must not have a query"},
+		"another algorithm":                   {url + payload("format: MailUp", parameters, "encryption: {algorithm: ROT13, keySecretRef: {name: a, key: b}}"), "spec.payload.encryption.algorithm"},
+		"no algorithm":                        {url + payload("format: MailUp", parameters, "encryption: {keySecretRef: {name: a, key: b}}"), "spec.payload.encryption.algorithm"},
+		"no key":                              {url + payload("format: MailUp", parameters, "encryption: {algorithm: RC4}"), "spec.payload.encryption.keySecretRef"},
+		"a key without a Secret's name":       {keyRef("{key: b}"), "spec.payload.encryption.keySecretRef.name"},
+		"a key without a data key":            {keyRef("{name: a}"), "spec.payload.encryption.keySecretRef.key"},
+		"a data key with a slash":             {keyRef("{name: a, key: b/c}"), "spec.payload.encryption.keySecretRef.key"},
+		"a key that stands there":             {keyRef("{name: a, key: b, value: c}"), `unknown field "spec.payload.encryption.keySecretRef.value"`},
+		"a parameter without a name":          {url + payload("format: MailUp", "parameters: [{value: a}]"), "spec.payload.parameters[0].name"},
+		"a parameter without a value":         {url + payload("format: MailUp", "parameters: [{name: a}]"), "spec.payload.parameters[0].value"},
+		"a parameter's name of 128 letters":   {spec: url + payload("format: MailUp", "parameters: [{name: "+strings.Repeat("x", 128)+", value: a}]")},
+		"a parameter's name of 129 letters":   {url + payload("format: MailUp", "parameters: [{name: "+strings.Repeat("x", 129)+", value: a}]"), "spec.payload.parameters[0].name"},
+		"a name twice":                        {spec: url + payload("format: MailUp", "parameters: [{name: a, value: b}, {name: a, value: c}]")},
+		"50 parameters":                       {spec: url + payload("format: MailUp", "parameters: ["+strings.Repeat("{name: a, value: b}, ", 49)+"{name: a, value: b}]")},
+		"51 parameters":                       {url + payload("format: MailUp", "parameters: ["+strings.Repeat("{name: a, value: b}, ", 50)+"{name: a, value: b}]"), "spec.payload.parameters"},
+		"a value of 1024 letters":             {spec: value(strings.Repeat("x", 1024))},
+		"a value of 1025 letters":             {value(strings.Repeat("x", 1025)), "spec.payload.parameters[0].value"},
+		"a constant":                          {spec: value("42")},
+		"placeholders amid text":              {spec: value("[Email] of [IdList], ümlaut &=%")},
+		"a standard field":                    {spec: value("[Field:FIRSTNAME]")},
+		"a custom field with spaces":          {spec: value("[Field:special date]")},
+		"a field without a name":              {value("[Field:]"), unknown},
+		"a field's name of 65 letters":        {value("[Field:" + strings.Repeat("x", 65) + "]"), unknown},
+		"an unknown placeholder":              {value("[EMail]"), unknown},
+		"a known and an unknown placeholder":  {value("[Email][Phone]"), unknown},
+		"a placeholder in another case":       {value("[email]"), unknown},
+		"a placeholder with a space":          {value("[ Email]"), unknown},
+		"an empty placeholder":                {value("[]"), unknown},
+		"an open bracket":                     {value("a[b"), unknown},
+		"a closed bracket":                    {value("a]b"), unknown},
+		"brackets in brackets":                {value("[[Email]]"), unknown},
+		"an unknown placeholder, second line": {url + payload("format: MailUp", `parameters: [{name: a, value: "x\n[Nope]"}]`), unknown},
+	}
+	for _, name := range []string{
+		"EventDate", "IdConsole", "IdList", "IdNL", "EventType", "EventSource", "Reason", "Email", "Prefix", "Number", "Groups", "Channel",
+	} {
+		rows["the placeholder "+name] = row{spec: value("[" + name + "]")}
+	}
+	validate(t, "WebhookSubscription", rows)
 }
 
 // validate creates an object for each row with strict field validation, as

@@ -35,6 +35,9 @@ type WebhookSubscription struct {
 }
 
 // WebhookSubscriptionSpec is what shall be called when.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.callback.method) || self.callback.method != 'GET' || (has(self.payload) && has(self.payload.format) && self.payload.format == 'MailUp')",message="callback.method GET needs payload.format MailUp: the other formats need a body"
+// +kubebuilder:validation:XValidation:rule="!has(self.payload) || !has(self.payload.encryption) || self.payload.encryption.algorithm != 'RC4' || !self.callback.url.contains('?')",message="callback.url must not have a query where payload.encryption.algorithm is RC4: what is encrypted is the whole query"
 type WebhookSubscriptionSpec struct {
 	// app is a free name for filtering: kubectl get webhooksubscriptions
 	// --field-selector spec.app=crm. At most 63 characters.
@@ -73,7 +76,7 @@ type WebhookSubscriptionSpec struct {
 	// +required
 	Callback Callback `json:"callback,omitzero"`
 
-	// payload is what the call's body looks like.
+	// payload is what a call carries.
 	//
 	// +optional
 	Payload Payload `json:"payload,omitzero"`
@@ -135,6 +138,13 @@ type Callback struct {
 	// +kubebuilder:validation:XValidation:rule="!self.contains('#')",message="callback.url must not have a fragment: it is never sent"
 	URL string `json:"url,omitempty"`
 
+	// method is how the callback is called: POST, the default, or GET, which
+	// needs payload.format MailUp and puts the parameters into the query.
+	//
+	// +optional
+	// +default="POST"
+	Method CallbackMethod `json:"method,omitempty"`
+
 	// timeout is how long one call may take, from dialling to the end of the
 	// answer's headers. 100ms to 30s, 10s by default.
 	//
@@ -146,28 +156,6 @@ type Callback struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('30s')",message="callback.timeout must be between 100ms and 30s"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
-
-// Payload is what a call's body looks like.
-type Payload struct {
-	// format is the body's format: Standard (JSON as Standard Webhooks
-	// advises) or Mailingwork (JSON as Mailingwork sends it; Create and Delete
-	// events do not exist there).
-	//
-	// +optional
-	// +default="Standard"
-	Format PayloadFormat `json:"format,omitempty"`
-}
-
-// PayloadFormat names the format of a call's body.
-//
-// +kubebuilder:validation:Enum=Standard;Mailingwork
-type PayloadFormat string
-
-// The formats of a call's body.
-const (
-	FormatStandard    PayloadFormat = "Standard"
-	FormatMailingwork PayloadFormat = "Mailingwork"
-)
 
 // Signing says which secret calls are signed with.
 type Signing struct {
@@ -265,6 +253,8 @@ const (
 	FailureRender FailureReason = "RenderError"
 	// FailureSigning: the signing secret could not be read.
 	FailureSigning FailureReason = "SigningError"
+	// FailureEncryption: the encryption key could not be read.
+	FailureEncryption FailureReason = "EncryptionError"
 	// FailureNetwork: any other error between here and the callback.
 	FailureNetwork FailureReason = "NetworkError"
 )
@@ -310,6 +300,15 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	SigningSecretVersion string `json:"signingSecretVersion,omitempty"`
+
+	// encryptionKeyVersion is the resourceVersion of the Secret with the
+	// encryption key that the controller last saw. It serves as
+	// signingSecretVersion does. Not set where nothing is encrypted.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	EncryptionKeyVersion string `json:"encryptionKeyVersion,omitempty"`
 
 	// lastSuccessTime is when the callback last answered with success.
 	//
@@ -386,6 +385,15 @@ func (s *WebhookSubscription) SigningSecretName() string {
 		return s.Spec.Signing.SecretRef.Name
 	}
 	return s.Name + "-signing"
+}
+
+// SecretNames returns the names of all Secrets that the subscription needs.
+func (s *WebhookSubscription) SecretNames() []string {
+	names := []string{s.SigningSecretName()}
+	if key := s.Spec.Payload.Encryption.KeySecretRef.Name; key != "" && key != names[0] {
+		names = append(names, key)
+	}
+	return names
 }
 
 // GetConditions returns the conditions of the status.

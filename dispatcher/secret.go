@@ -1,0 +1,60 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// secretTimeout bounds reading a Secret.
+const secretTimeout = 5 * time.Second
+
+// secretPlace tells where a secret value is, and when it has to be read again.
+type secretPlace struct {
+	// name is that of a Secret in the subscription's namespace, key its data key.
+	name, key string
+	// version is the Secret's resourceVersion that the controller last saw.
+	version string
+}
+
+// keptSecret is a secret value of a subscription, parsed. It is read when it is
+// first needed, and again when the controller has seen its Secret change: the
+// dispatcher may get Secrets, not list or watch them.
+type keptSecret[T any] struct {
+	// title is what errors call it.
+	title  string
+	reader client.Reader
+	// parse returns errors that don't show the value.
+	parse func(value []byte) (T, error)
+
+	mu    sync.Mutex
+	place secretPlace // that value was read from
+	value T
+}
+
+// get returns what is kept in a place.
+func (k *keptSecret[T]) get(ctx context.Context, namespace string, place secretPlace) (value T, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.place == place && place.name != "" {
+		return k.value, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
+	defer cancel()
+	var object corev1.Secret
+	name := types.NamespacedName{Namespace: namespace, Name: place.name}
+	if err := k.reader.Get(ctx, name, &object); err != nil {
+		return value, fmt.Errorf("read the %s %s: %w", k.title, name, err)
+	}
+	value, err = k.parse(object.Data[place.key])
+	if err != nil {
+		return value, fmt.Errorf("parse the %s %s: %w", k.title, name, err)
+	}
+	k.place, k.value = place, value
+	return value, nil
+}
