@@ -86,13 +86,15 @@ func newLeakScene(t *testing.T) *leakScene {
 	s := &leakScene{
 		t: t, installation: newInstallation(t), namespace: plane.Namespace(t), receiver: testkit.NewReceiver(t),
 		secrets: map[string]string{
-			"the key":                      apikey.Generate(),
-			"a rotated key":                apikey.Generate(),
-			"a key that is too weak":       "weak+key/äé",
-			"the signing secret":           signature.GenerateSecret(),
-			"a signing secret that is bad": "whsec_not base64 + but=secret",
-			"the callback's token":         "callback-token-" + apikey.Generate(),
-			"the mail server's password":   `p+ss w/"rd%&äöü`,
+			"the key":                       apikey.Generate(),
+			"a rotated key":                 apikey.Generate(),
+			"a key that is too weak":        "weak+key/äé",
+			"the signing secret":            signature.GenerateSecret(),
+			"a signing secret that is bad":  "whsec_not base64 + but=secret",
+			"the encryption key":            "rc4 key + äé" + apikey.Generate(),
+			"an encryption key that is bad": "another rc4 key " + apikey.Generate() + "\n",
+			"the callback's token":          "callback-token-" + apikey.Generate(),
+			"the mail server's password":    `p+ss w/"rd%&äöü`,
 		},
 	}
 	s.mailServer = newGossip(t, s.secrets["the mail server's password"])
@@ -117,12 +119,16 @@ func newLeakScene(t *testing.T) *leakScene {
 		s.secret("weak", apikey.SecretKey, "a key that is too weak"),
 		s.secret("signing", signature.SecretKey, "the signing secret"),
 		s.secret("unsigned", signature.SecretKey, "a signing secret that is bad"),
+		s.secret("encryption", "key", "the encryption key"),
+		s.secret("unencrypted", "key", "an encryption key that is bad"),
 		testkit.List(s.namespace, "newsletter"),
 		form, slow, testkit.ApiKey(s.namespace, "weak", "newsletter"),
 		s.subscription("failing", s.receiver.URL()+token, "signing"),
 		s.subscription("refused", "http://"+freeAddress(t)+token, "signing"),
 		s.subscription("not-tls", strings.Replace(s.receiver.URL(), "http", "https", 1)+token, "signing"),
 		s.subscription("bad", s.receiver.URL()+token, "unsigned"),
+		s.encrypted("encrypted", "encryption"),
+		s.encrypted("bad-encrypted", "unencrypted"),
 	}
 	for _, object := range objects {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
@@ -149,6 +155,22 @@ func (s *leakScene) secret(name, key, value string) client.Object {
 func (s *leakScene) subscription(name, url, secret string) client.Object {
 	subscription := testkit.Subscription(s.namespace, name, url)
 	subscription.Spec.Signing.SecretRef.Name = secret
+	return subscription
+}
+
+// encrypted returns a subscription whose calls are encrypted with the key in a
+// Secret.
+func (s *leakScene) encrypted(name, secret string) client.Object {
+	subscription := testkit.Subscription(s.namespace, name, s.receiver.URL()+"/hook/"+s.secrets["the callback's token"])
+	subscription.Spec.Signing.SecretRef.Name = "signing"
+	subscription.Spec.Callback.Method = v1alpha1.MethodGet
+	subscription.Spec.Payload = v1alpha1.Payload{
+		Format:     v1alpha1.FormatMailUp,
+		Parameters: []v1alpha1.PayloadParameter{{Name: "email", Value: "[Email]"}},
+		Encryption: v1alpha1.Encryption{
+			Algorithm: v1alpha1.EncryptionRC4, KeySecretRef: v1alpha1.SecretKeyReference{Name: secret, Key: "key"},
+		},
+	}
 	return subscription
 }
 
@@ -274,7 +296,7 @@ func (s *leakScene) deliveriesFailed() error {
 		if err != nil {
 			return err
 		}
-		if subscription.Name != "bad" && !strings.Contains(string(text), `"lastFailure`) {
+		if !strings.HasPrefix(subscription.Name, "bad") && !strings.Contains(string(text), `"lastFailure`) {
 			return fmt.Errorf("%s has not failed: %s", subscription.Name, text)
 		}
 	}
