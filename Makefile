@@ -105,7 +105,7 @@ fmt: bin/golangci-lint ## Format the Go files
 
 .PHONY: lint
 lint: bin/golangci-lint ## Check the Go files against .golangci.yaml (FIX=true repairs what it can)
-	@bin/golangci-lint run $(if $(filter true,$(FIX)),--fix)
+	@bin/golangci-lint run --allow-parallel-runners $(if $(filter true,$(FIX)),--fix)
 
 .PHONY: vuln
 vuln: bin/govulncheck ## Look for known vulnerabilities (GOVULNDB=URL names another database)
