@@ -117,6 +117,7 @@ func (i *installation) arguments(more ...string) []string {
 	return append([]string{
 		"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store,
 		"--ingress-address=" + i.ingress, "--metrics-address=" + i.metrics, "--allow-plain-http",
+		"--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8", // where receivers of tests are
 	}, append(i.flags, more...)...)
 }
 
@@ -199,6 +200,14 @@ func TestCommands(t *testing.T) {
 		},
 		"credentials without a server": {[]string{"dispatcher", "--smtp-credentials=/etc/smtp"}, "--smtp-credentials needs --smtp-server", false},
 		"a sender that is none":        {[]string{"dispatcher", "--mail-from=news"}, `--mail-from is "news", it must be an address`, false},
+		"a network that is none":       {[]string{"controller", "--allow-callback-networks=10.0.0.1"}, `"10.0.0.1" is no CIDR such as 10.0.0.0/8 or fd00::/8`, false},
+		"a host that is an address":    {[]string{"dispatcher", "--allow-callback-hosts=crm.example.com,10.0.0.1"}, `"10.0.0.1" is an address, allow it by --allow-callback-networks`, false},
+		"every host":                   {[]string{"standalone", "--allow-callback-hosts=*"}, `"*" is no host such as crm.example.com or *.svc`, false},
+		"callbacks of ingress":         {[]string{"ingress", "--allow-http-callbacks"}, "not defined: -allow-http-callbacks", false},
+		"a proxy without a port":       {[]string{"dispatcher", "--egress-proxy=http://proxy.example.com"}, "--egress-proxy must be an http URL with host and port", false},
+		"a proxy by HTTPS":             {[]string{"dispatcher", "--egress-proxy=https://proxy.example.com:3128"}, "--egress-proxy must be an http URL with host and port", false},
+		"a proxy with a password":      {[]string{"dispatcher", "--egress-proxy=http://a:b@proxy.example.com:3128"}, "--egress-proxy must have nothing but scheme, host and port", false},
+		"a proxy with a path":          {[]string{"dispatcher", "--egress-proxy=http://proxy.example.com:3128/a"}, "--egress-proxy must have nothing but scheme, host and port", false},
 		"no such kubeconfig":           {[]string{"controller", "--kubeconfig=/nowhere/kubeconfig"}, "/nowhere/kubeconfig", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -102,7 +102,7 @@ func (s settings) kinds() []client.Object {
 // take ingress with it, so it is run again here.
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
-		Config: p.access, Store: p.store,
+		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policy,
 		Lease: controllers.Lease{Namespace: p.leaseNamespace()},
 	}
 	if p.settings.command != "standalone" {
@@ -155,6 +155,7 @@ func (p *process) runDispatcher(ctx context.Context) error {
 	}
 	return dispatcher.Run(ctx, dispatcher.Options{
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
+		Guard: p.settings.callbacks.policy, EgressProxy: p.settings.callbacks.egressProxy,
 		Registerer: p.metrics, Version: programVersion(),
 	})
 }

@@ -25,6 +25,7 @@ type settings struct {
 	publicURL *url.URL
 	ingress   ingressSettings
 	mail      mailSettings
+	callbacks callbackSettings
 }
 
 // ingressSettings are what the flags of ingress say.
@@ -51,8 +52,12 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.runs("ingress") {
 		s.ingress.register(flags)
 	}
+	if s.runs("controller") || s.runs("dispatcher") {
+		s.callbacks.register(flags)
+	}
 	if s.runs("dispatcher") {
 		s.mail.register(flags)
+		s.callbacks.registerProxy(flags)
 	}
 	if s.runs("ingress") || s.runs("dispatcher") {
 		flags.Func("public-url", "`URL` of ingress as recipients reach it, such as https://lists.example.com: what links in mails begin with",
@@ -70,7 +75,7 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.logLevel != "info" && s.logLevel != "debug" {
 		return s, fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
 	}
-	if err := s.mail.check(s.publicURL); err != nil {
+	if err := errors.Join(s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
 		return s, err
 	}
 	if s.runs("ingress") {

@@ -16,6 +16,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/sqlite"
 	"postbus.dev/postbus/internal/testkit"
@@ -42,6 +43,7 @@ type bench struct {
 	store     store.Store
 	now       time.Time
 	events    *events.FakeRecorder
+	guard     guard.Policy
 	uses      keyUses
 	inspected verdicts
 }
@@ -87,7 +89,7 @@ func (b *bench) keys() apiKeys {
 }
 
 func (b *bench) subscriptions() webhookSubscriptions {
-	return webhookSubscriptions{platform: b.platform(), secrets: b.secrets(), store: b.store}
+	return webhookSubscriptions{platform: b.platform(), secrets: b.secrets(), store: b.store, guard: b.guard}
 }
 
 func (b *bench) create(objects ...client.Object) {

@@ -18,6 +18,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/kube"
 	"postbus.dev/postbus/internal/store"
 )
@@ -85,6 +86,8 @@ type Options struct {
 	Config *rest.Config
 	// Store is where subscriptions are opened and looked up.
 	Store Store
+	// Guard says where callbacks may point; the dispatcher's should be the same.
+	Guard guard.Policy
 	// Lease says where controllers agree on which of them acts.
 	Lease Lease
 	// Now is the clock; time.Now when nil.
@@ -224,7 +227,7 @@ func addControllers(m manager.Manager, options Options) error {
 		platform: shared, reader: m.GetAPIReader(), store: options.Store, inspected: &verdicts{},
 	}
 	keys := apiKeys{platform: shared, secrets: values, store: options.Store, uses: uses}
-	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store}
+	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store, guard: options.Guard}
 	return errors.Join(
 		lists.watch(m, contactsChanged),
 		keys.watch(m, keysUsed),

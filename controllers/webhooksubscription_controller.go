@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/guard"
 )
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=webhooksubscriptions,verbs=get;list;watch;patch
@@ -28,6 +29,8 @@ type webhookSubscriptions struct {
 	platform
 	secrets secrets
 	store   DeliveryKeeper
+	// guard says where callbacks may point.
+	guard guard.Policy
 }
 
 func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {

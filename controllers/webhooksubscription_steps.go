@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -33,9 +34,19 @@ func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.
 }
 
 func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	host, err := callbackHost(subscription.Spec.Callback.URL)
-	subscription.Status.CallbackHost = host
-	return err
+	callback, err := parseCallback(subscription.Spec.Callback.URL)
+	if err != nil {
+		subscription.Status.CallbackHost = ""
+		return err
+	}
+	subscription.Status.CallbackHost = callback.Host
+	// Its name is not resolved: the answer would be of this moment and this
+	// machine. The dispatcher looks at what it dials.
+	var refused *guard.Refusal
+	if errors.As(w.guard.CheckURL(callback), &refused) {
+		return refuse(v1alpha1.ReasonCallbackForbidden, "spec.callback.url %s.", refused.Finding)
+	}
+	return nil
 }
 
 func (w webhookSubscriptions) checkLists(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
@@ -86,23 +97,22 @@ func keyOf(subscription *v1alpha1.WebhookSubscription) store.SubscriptionKey {
 	return store.SubscriptionKey{Namespace: subscription.Namespace, Name: subscription.Name}
 }
 
-// callbackHost returns the host and port of a callback's URL. It refuses what
-// the schema lets pass and no call can reach: ports that don't exist, names
-// longer than DNS allows. The message never shows the URL, whose path may hold
+// parseCallback parses a callback's URL. It refuses what the schema lets pass and
+// no call can reach: ports that don't exist, names longer than DNS allows. The message never shows the URL, whose path may hold
 // a secret.
-func callbackHost(text string) (string, error) {
+func parseCallback(text string) (*url.URL, error) {
 	callback, err := url.Parse(text)
 	if err != nil || callback.Hostname() == "" {
-		return "", refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url is not a URL with a host.")
+		return nil, refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url is not a URL with a host.")
 	}
 	if len(callback.Hostname()) > maxHostLength {
-		return "", refuse(v1alpha1.ReasonCallbackInvalid,
+		return nil, refuse(v1alpha1.ReasonCallbackInvalid,
 			"spec.callback.url has a host of more than %d characters.", maxHostLength)
 	}
 	if port := callback.Port(); port != "" {
 		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
-			return "", refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url has a port outside 1 to 65535.")
+			return nil, refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url has a port outside 1 to 65535.")
 		}
 	}
-	return callback.Host, nil
+	return callback, nil
 }

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,11 +10,13 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/sqlite"
@@ -147,6 +150,43 @@ func TestSubscriptionRefusals(t *testing.T) {
 			b.Expect(subscription.Status.EncryptionKeyVersion).To(BeEmpty())
 			_, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
 			b.Expect(err).To(MatchError(store.ErrNotFound), "nothing is delivered")
+		})
+	}
+}
+
+// What can be told without DNS is told when it is applied, with the flag that can
+// allow it, and without the path of the URL.
+func TestForbiddenCallbacks(t *testing.T) {
+	for name, row := range map[string]struct {
+		url, message string
+		allowed      bool // once there are flags
+	}{
+		"a private address":   {"https://10.0.0.8/", "spec.callback.url points to 10.0.0.8, a private address (RFC 1918); --allow-callback-networks can allow it.", true},
+		"metadata":            {"https://169.254.169.254/", "named alone as 169.254.169.254/32", false},
+		"a decimal address":   {"https://2130706433/", `points to "2130706433", an address in an unusual form`, false},
+		"IPv6 that hides it":  {"https://[::ffff:127.0.0.1]/", "an IPv4 address in IPv6 form (IPv4-mapped, RFC 4291)", false},
+		"a Service":           {"https://crm.marketing.svc/", "a Service in the cluster; --allow-callback-hosts can allow it", true},
+		"HTTP":                {"http://crm.example.com/", "spec.callback.url is not HTTPS; --allow-http-callbacks can allow it.", true},
+		"this very machine":   {"https://localhost:8443/", "the machine that Postbus runs on; --allow-callback-hosts can allow it", true},
+		"full-width digits":   {"https://１２７.0.0.1/", "unusual form", false},
+		"a dot behind a name": {"https://localhost./", "the machine that Postbus runs on", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			subscription := testkit.Subscription(b.namespace, "crm", row.url+"T0K3N-in-the-path")
+			b.create(subscription)
+			b.pass(subscription)
+			message := b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonCallbackForbidden)
+			b.Expect(message).To(And(ContainSubstring(row.message), Not(ContainSubstring("T0K3N"))))
+			b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCallbackForbidden)
+			b.Expect(subscription.Status.State).To(Equal(v1alpha1.StatePending))
+
+			b.guard = guard.Policy{
+				AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, AllowedHosts: []string{"*.svc", "localhost"}, AllowHTTP: true,
+			}
+			b.pass(subscription)
+			accepted := meta.IsStatusConditionTrue(subscription.Status.Conditions, v1alpha1.ConditionAccepted)
+			b.Expect(accepted).To(Equal(row.allowed))
 		})
 	}
 }
@@ -339,10 +379,10 @@ func TestCallbackHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			host, err := callbackHost(row.url)
-			g.Expect(host).To(Equal(row.host))
+			callback, err := parseCallback(row.url)
 			if row.refused == "" {
 				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(callback.Host).To(Equal(row.host))
 				return
 			}
 			g.Expect(err).To(MatchError(ContainSubstring(row.refused)))

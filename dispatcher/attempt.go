@@ -3,14 +3,11 @@ package dispatcher
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"k8s.io/utils/clock"
 
@@ -37,21 +34,10 @@ type caller struct {
 	userAgent     string
 }
 
-// maxConnections is how many idle connections a caller keeps: as many as the
-// largest rateLimit.maxInFlight can use.
-const maxConnections = 1000
-
 func newCaller(options *Options, lists *listBook) *caller {
 	return &caller{
 		client: &http.Client{
-			Transport: &http.Transport{
-				DialContext:         (&net.Dialer{Timeout: defaultTimeout, KeepAlive: 30 * time.Second}).DialContext,
-				TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs},
-				ForceAttemptHTTP2:   true,
-				DisableCompression:  true, // nobody looks at the answer's body
-				MaxIdleConnsPerHost: maxConnections,
-				IdleConnTimeout:     90 * time.Second,
-			},
+			Transport: newCallTransport(options),
 			// A redirect is an answer like any other, and not success.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},

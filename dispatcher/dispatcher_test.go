@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,6 +28,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/kube"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
@@ -44,6 +46,9 @@ func TestMain(m *testing.M) {
 // passes as soon as it does happen.
 const patience = 30 * time.Second
 
+// toReceivers lets callbacks point to receivers of tests.
+var toReceivers = guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AllowHTTP: true}
+
 // rig is a store, a namespace and a receiver that a dispatcher works with.
 type rig struct {
 	t         *testing.T
@@ -60,7 +65,7 @@ func newRig(t *testing.T) *rig {
 	opened, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "postbus.db"))
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { NewWithT(t).Expect(opened.Close()).To(Succeed()) })
-	return &rig{t: t, namespace: plane.Namespace(t), store: opened, receiver: testkit.NewReceiver(t)}
+	return &rig{t: t, namespace: plane.Namespace(t), store: opened, receiver: testkit.NewReceiver(t), options: Options{Guard: toReceivers}}
 }
 
 // run runs a dispatcher until the test ends or the returned function is called.

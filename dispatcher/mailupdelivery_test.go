@@ -158,7 +158,7 @@ func TestEncryptionKeyProblems(t *testing.T) {
 		StringData: map[string]string{"key": known},
 	})).To(Succeed())
 	receiver := testkit.NewReceiver(t)
-	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}}, &listBook{})
+	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}, Guard: toReceivers}, &listBook{})
 	t.Cleanup(c.close)
 	for place, why := range map[secretPlace]string{
 		{name: "missing", key: "key"}:   "read the encryption key",

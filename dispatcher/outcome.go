@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/guard"
 )
 
 // verdict is what an attempt means for its event.
@@ -79,12 +80,15 @@ func ofError(err error) outcome {
 
 func reasonOf(err error) v1alpha1.FailureReason {
 	var (
+		refusal   *guard.Refusal
 		dnsError  *net.DNSError
 		timeout   net.Error
 		broken    = []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed}
 		isTimeout = errors.As(err, &timeout) && timeout.Timeout()
 	)
 	switch {
+	case errors.As(err, &refusal):
+		return v1alpha1.FailureAddressForbidden
 	case errors.As(err, &dnsError):
 		return v1alpha1.FailureDNS
 	case errors.Is(err, context.DeadlineExceeded) || isTimeout:

@@ -28,7 +28,7 @@ import (
 func callOnce(t *testing.T, url string, timeout time.Duration) outcome {
 	t.Helper()
 	secret := signingSecret(t)
-	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}, Version: "test"}, &listBook{})
+	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}, Version: "test", Guard: toReceivers}, &listBook{})
 	t.Cleanup(c.close)
 	const token = "T0K3N-in-the-path"
 	o, cause := c.attempt(t.Context(), &subscription{
@@ -55,7 +55,7 @@ func signingSecret(t *testing.T) *corev1.Secret {
 // there is no outcome of them.
 func TestEveryStatus(t *testing.T) {
 	receiver := testkit.NewReceiver(t)
-	c := newCaller(&Options{Clock: clock.RealClock{}}, &listBook{})
+	c := newCaller(&Options{Clock: clock.RealClock{}, Guard: toReceivers}, &listBook{})
 	for status := 200; status <= 999; status++ {
 		g := NewWithT(t)
 		receiver.AnswerWith(func(w http.ResponseWriter, _ *http.Request) {
@@ -159,7 +159,7 @@ func TestCutOffCallSaysNothing(t *testing.T) {
 	g := NewWithT(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	c := newCaller(&Options{Clock: clock.RealClock{}}, &listBook{})
+	c := newCaller(&Options{Clock: clock.RealClock{}, Guard: toReceivers}, &listBook{})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, testkit.NewReceiver(t).URL(), nil)
 	g.Expect(err).NotTo(HaveOccurred())
 	o, _ := c.send(request)
@@ -174,7 +174,7 @@ func TestSigningSecretProblems(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "broken"},
 		StringData: map[string]string{signature.SecretKey: known},
 	})).To(Succeed())
-	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}}, &listBook{})
+	c := newCaller(&Options{Secrets: plane.Client, Clock: clock.RealClock{}, Guard: toReceivers}, &listBook{})
 	for _, name := range []string{"missing", "broken"} {
 		s := &subscription{
 			key: store.SubscriptionKey{Namespace: namespace, Name: "crm"}, format: standard{},

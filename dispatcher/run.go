@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net"
+	"net/url"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
 )
@@ -28,6 +31,13 @@ type Options struct {
 	Store Store
 	// Mail is how opt-in mails are sent.
 	Mail MailOptions
+	// Guard says where callbacks may point.
+	Guard guard.Policy
+	// EgressProxy is the HTTP proxy that callbacks are called through; nil calls
+	// them directly. Proxies that the environment names are not used.
+	EgressProxy *url.URL
+	// Resolver finds the addresses of callbacks; the system's when nil.
+	Resolver *net.Resolver
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
 	// Clock is the time; the real one when nil.

@@ -28,7 +28,7 @@ const ConditionReady = "Ready"
 //   - True: ReasonValid.
 //   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretTaken; on an
 //     ApiKey also ReasonKeyTooWeak, on a WebhookSubscription also
-//     ReasonSecretInvalid and ReasonCallbackInvalid.
+//     ReasonSecretInvalid, ReasonCallbackInvalid and ReasonCallbackForbidden.
 //   - Unknown: ReasonProgressing.
 const ConditionAccepted = "Accepted"
 
@@ -81,6 +81,9 @@ const (
 	ReasonSuspended = "Suspended"
 	// ReasonCallbackInvalid: spec.callback.url can't be called.
 	ReasonCallbackInvalid = "CallbackInvalid"
+	// ReasonCallbackForbidden: spec.callback.url points to where callbacks may
+	// not point; the message names the flag that can allow it.
+	ReasonCallbackForbidden = "CallbackForbidden"
 	// ReasonActive: calls are made, and the last one succeeded if there was one.
 	ReasonActive = "Active"
 	// ReasonFailing: the last calls failed and are being retried.

@@ -128,7 +128,8 @@ type EventSource string
 type Callback struct {
 	// url is the address that is called: http or https, with a host, without
 	// user name, password or fragment. At most 2048 characters. Redirects are
-	// not followed.
+	// not followed. Only what is public and https is called, unless flags of
+	// controller and dispatcher allow more.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
@@ -255,6 +256,9 @@ const (
 	FailureSigning FailureReason = "SigningError"
 	// FailureEncryption: the encryption key could not be read.
 	FailureEncryption FailureReason = "EncryptionError"
+	// FailureAddressForbidden: the address, or that it is called without TLS, is
+	// not allowed to callbacks. Nothing was sent.
+	FailureAddressForbidden FailureReason = "AddressForbidden"
 	// FailureNetwork: any other error between here and the callback.
 	FailureNetwork FailureReason = "NetworkError"
 )

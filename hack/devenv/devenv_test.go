@@ -91,6 +91,15 @@ func TestLockKeepsASecondOneOut(t *testing.T) {
 	unlock()
 }
 
+func TestReceiverMayBeCalled(t *testing.T) {
+	for address, flag := range map[string]string{
+		"127.0.0.1:9000": "--allow-callback-networks=127.0.0.1/32", "[::1]:9000": "--allow-callback-networks=::1/128",
+		"localhost:9000": "--allow-callback-hosts=localhost",
+	} {
+		NewWithT(t).Expect(allowReceiver(address)).To(Equal(flag))
+	}
+}
+
 func TestSeparateSettingsShareNothing(t *testing.T) {
 	g := NewWithT(t)
 	given := settings{dir: t.TempDir(), ingress: "127.0.0.1:8080", receiver: "127.0.0.1:9000", mail: "127.0.0.1:2525", metrics: "127.0.0.1:8081"}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -66,11 +67,23 @@ func postbusCommand(s settings) process.Command {
 			"--ingress-address=" + s.ingress,
 			"--metrics-address=" + s.metrics,
 			"--allow-plain-http",
+			"--allow-http-callbacks",
+			allowReceiver(dialable(s.receiver)),
 			"--public-url=http://" + dialable(s.ingress),
 			"--smtp-server=smtp+plain://" + dialable(s.mail),
 			"--mail-from=Postbus <postbus@localhost>",
 		},
 	}
+}
+
+// allowReceiver returns the flag that lets callbacks point to the receiver, which
+// no public address is.
+func allowReceiver(address string) string {
+	host, _, _ := net.SplitHostPort(address) // it was listened on
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return "--allow-callback-networks=" + netip.PrefixFrom(addr, addr.BitLen()).String()
+	}
+	return "--allow-callback-hosts=" + host
 }
 
 // during starts everything, runs the story, and stops everything, whatever the

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"net/url"
+	"strings"
+
+	"postbus.dev/postbus/internal/guard"
+)
+
+// callbackSettings are what the flags about callbacks say.
+type callbackSettings struct {
+	policy guard.Policy
+	// proxy is as it was given. It is read by check, because the flag package
+	// shows a value that it can't read, and people write passwords into URLs.
+	proxy       string
+	egressProxy *url.URL
+}
+
+func (s *callbackSettings) register(flags *flag.FlagSet) {
+	flags.Func("allow-callback-networks",
+		"`CIDRs`, separated by commas, that callbacks may point to although they are not public; give controller and dispatcher the same",
+		func(text string) (err error) {
+			s.policy.AllowedNetworks, err = parseNetworks(text)
+			return err
+		})
+	flags.Func("allow-callback-hosts",
+		"`names`, separated by commas, that callbacks may point to whatever they resolve to, such as crm.marketing.svc, or *.svc for all below; give controller and dispatcher the same",
+		func(text string) (err error) {
+			s.policy.AllowedHosts, err = parseHosts(text)
+			return err
+		})
+	flags.BoolVar(&s.policy.AllowHTTP, "allow-http-callbacks", false,
+		"call http URLs too, where everybody on the way can read the contacts; give controller and dispatcher the same")
+}
+
+func (s *callbackSettings) registerProxy(flags *flag.FlagSet) {
+	flags.StringVar(&s.proxy, "egress-proxy", "",
+		"`URL` of the HTTP proxy that callbacks are called through, such as http://proxy.example.com:3128; those that the environment names are not used")
+}
+
+// check reads the values that register could not.
+func (s *callbackSettings) check() error {
+	if s.proxy == "" {
+		return nil
+	}
+	proxy, err := url.Parse(s.proxy)
+	if err != nil || proxy.Scheme != "http" || proxy.Hostname() == "" || proxy.Port() == "" {
+		return errors.New("--egress-proxy must be an http URL with host and port, such as http://proxy.example.com:3128")
+	}
+	if bare := (url.URL{Scheme: proxy.Scheme, Host: proxy.Host}); bare.String() != strings.TrimSuffix(s.proxy, "/") {
+		return errors.New("--egress-proxy must have nothing but scheme, host and port")
+	}
+	s.egressProxy = proxy
+	return nil
+}
+
+// parseHosts reads hosts such as "crm.marketing.svc,*.example.com".
+func parseHosts(text string) ([]string, error) {
+	var hosts []string
+	for part := range strings.SplitSeq(text, ",") {
+		host, err := guard.ParseHost(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		hosts = append(hosts, host)
+	}
+	return hosts, nil
+}

@@ -1,0 +1,76 @@
+package dispatcher
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"postbus.dev/postbus/internal/guard"
+)
+
+// maxConnections is how many idle connections a caller keeps: as many as the
+// largest rateLimit.maxInFlight can use.
+const maxConnections = 1000
+
+// callTransport makes calls to where callbacks may point, and to nowhere else: it
+// looks at the URL of each call, and at each address that is dialled.
+type callTransport struct {
+	*http.Transport
+	policy guard.Policy
+}
+
+func newCallTransport(options *Options) callTransport {
+	// Proxy is set or nil, never http.ProxyFromEnvironment: a proxy that somebody
+	// set for other reasons would be dialled in the callback's place.
+	t := &http.Transport{
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs},
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // nobody looks at the answer's body
+		MaxIdleConnsPerHost: maxConnections,
+		IdleConnTimeout:     90 * time.Second,
+	}
+	free := net.Dialer{Timeout: defaultTimeout, KeepAlive: 30 * time.Second, Resolver: options.Resolver}
+	if options.EgressProxy != nil {
+		t.Proxy = http.ProxyURL(options.EgressProxy)
+		t.DialContext = free.DialContext // whatever is called, the proxy is dialled
+	} else {
+		t.DialContext = guardedDial(options.Guard, free)
+	}
+	return callTransport{Transport: t, policy: options.Guard}
+}
+
+// RoundTrip makes a call, unless its URL is refused.
+func (t callTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if err := t.policy.CheckURL(request.URL); err != nil {
+		if request.Body != nil {
+			_ = request.Body.Close() // as http.RoundTripper promises
+		}
+		return nil, err
+	}
+	return t.Transport.RoundTrip(request)
+}
+
+// guardedDial returns a dialler that checks each address right before it is
+// connected to. There is no look-up between the two, so a name whose answer
+// changes wins nothing.
+func guardedDial(policy guard.Policy, free net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	guarded := free
+	guarded.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		end, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		return policy.CheckAddr(end.Addr())
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialer := &guarded
+		if host, _, err := net.SplitHostPort(address); err == nil && policy.AllowsHost(host) {
+			dialer = &free
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+}
