@@ -42,7 +42,7 @@ func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1a
 	subscription.Status.CallbackHost = callback.Host
 	// Its name is not resolved: the answer would be of this moment and this
 	// machine. The dispatcher looks at what it dials.
-	var refused *guard.Refusal
+	var refused *guard.RefusedError
 	if errors.As(w.guard.CheckURL(callback), &refused) {
 		return refuse(v1alpha1.ReasonCallbackForbidden, "spec.callback.url %s.", refused.Finding)
 	}

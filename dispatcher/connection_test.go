@@ -239,12 +239,12 @@ func tunnel(w http.ResponseWriter, r *http.Request, server string) {
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	in, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		panic(err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	_, _ = io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n")
 	go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
 	_, _ = io.Copy(in, out)

@@ -80,7 +80,7 @@ func ofError(err error) outcome {
 
 func reasonOf(err error) v1alpha1.FailureReason {
 	var (
-		refusal   *guard.Refusal
+		refusal   *guard.RefusedError
 		dnsError  *net.DNSError
 		timeout   net.Error
 		broken    = []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed}

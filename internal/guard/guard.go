@@ -29,8 +29,8 @@ type Policy struct {
 	AllowHTTP bool
 }
 
-// Refusal is the error of everything that a Policy does not allow.
-type Refusal struct {
+// RefusedError is the error of everything that a Policy does not allow.
+type RefusedError struct {
 	// Finding is what is wrong, as the end of a sentence that begins with the
 	// callback or its URL: "points to …". It never has more of the URL than its
 	// host, because the rest may hold a secret.
@@ -38,15 +38,15 @@ type Refusal struct {
 }
 
 // Error returns the finding as a sentence's beginning.
-func (r *Refusal) Error() string { return "callback " + r.Finding }
+func (r *RefusedError) Error() string { return "callback " + r.Finding }
 
 func refuse(format string, arguments ...any) error {
-	return &Refusal{Finding: fmt.Sprintf(format, arguments...)}
+	return &RefusedError{Finding: fmt.Sprintf(format, arguments...)}
 }
 
 // CheckURL refuses what can be told from a URL alone, without resolving its
 // name. What passes may still resolve to an address that CheckAddr refuses. The
-// error is a *Refusal.
+// error is a *RefusedError.
 func (p Policy) CheckURL(target *url.URL) error {
 	switch {
 	case target.Scheme != "https" && target.Scheme != "http":
@@ -126,7 +126,7 @@ func (p Policy) AllowsHost(text string) bool {
 }
 
 // CheckAddr refuses addresses that are not of the public internet. The error is
-// a *Refusal.
+// a *RefusedError.
 func (p Policy) CheckAddr(addr netip.Addr) error {
 	if !addr.IsValid() {
 		return refuse("points to no address")

@@ -112,7 +112,7 @@ func TestForbiddenCallbacks(t *testing.T) {
 			g := NewWithT(t)
 			err := guard.Policy{}.CheckURL(parse(t, "https://"+row.host+":8443/T0K3N"))
 			g.Expect(err).To(MatchError(And(HavePrefix("callback "), ContainSubstring(row.says), Not(ContainSubstring("T0K3N")))))
-			var refusal *guard.Refusal
+			var refusal *guard.RefusedError
 			g.Expect(errors.As(err, &refusal)).To(BeTrue())
 		})
 	}
