@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/rc4"
 	"postbus.dev/postbus/internal/signature"
 )
@@ -86,6 +87,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)
 	request.Header.Set(headerAttempt, strconv.Itoa(e.attempts+1))
+	request.Header.Set(guard.HeaderHops, strconv.Itoa(e.event.Hops+1))
 	return c.send(request)
 }
 

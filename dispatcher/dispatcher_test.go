@@ -204,6 +204,7 @@ func TestDelivers(t *testing.T) {
 	g.Expect(call.Path).To(Equal("/crm"))
 	g.Expect(call.Header.Get(signature.HeaderID)).To(Equal(sent))
 	g.Expect(call.Header.Get("Postbus-Attempt")).To(Equal("1"))
+	g.Expect(call.Header.Get(guard.HeaderHops)).To(Equal("1"))
 	g.Expect(call.Header.Get("User-Agent")).To(Equal("postbus/test"))
 	g.Expect(json.Valid(call.Body)).To(BeTrue())
 	var secret corev1.Secret

@@ -106,6 +106,10 @@ var (
 		status: http.StatusInternalServerError, code: "Internal",
 		message: "internal server error",
 	}
+	errLoop = &problem{
+		status: http.StatusLoopDetected, code: "LoopDetected",
+		message: "the call goes in a circle: a callback leads to it that it leads to",
+	}
 	errClientGone = &problem{
 		status: statusClientGone, code: "ClientGone",
 		message: "the caller did not wait for the answer",

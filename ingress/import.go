@@ -48,8 +48,9 @@ type importer struct {
 	results *json.Encoder
 	// defaults are the parameters that a line does not have itself.
 	defaults map[string]string
-	// events tells that the import raises events.
+	// events tells that the import raises events, hops how many callbacks led to it.
 	events bool
+	hops   int
 	// line is the number of the last line that was read, skip how many not to
 	// look at again.
 	line, skip int64
@@ -113,6 +114,10 @@ func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer,
 	if err := s.checkCaller(r, http.MethodPost); err != nil {
 		return nil, nil, err
 	}
+	hops, err := hopsOf(r)
+	if err != nil {
+		return nil, nil, err
+	}
 	newReader := lineReaderOf(r.Header)
 	if newReader == nil {
 		return nil, nil, errImportType
@@ -132,7 +137,7 @@ func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer,
 	if err := runImport(r); err != nil {
 		return nil, nil, err
 	}
-	i := &importer{server: s, grant: granted, control: http.NewResponseController(w), results: json.NewEncoder(w), defaults: given.values}
+	i := &importer{server: s, grant: granted, control: http.NewResponseController(w), results: json.NewEncoder(w), defaults: given.values, hops: hops}
 	if err := i.readSettings(); err != nil {
 		return nil, nil, err
 	}
@@ -223,7 +228,7 @@ func (i *importer) changeOf(given place) (store.Change, error) {
 	if err != nil {
 		return store.Change{}, err
 	}
-	c := call{grant: i.grant, given: merged, at: i.server.now().UTC()}
+	c := call{grant: i.grant, given: merged, at: i.server.now().UTC(), hops: i.hops}
 	change, err := c.change(operations[contactPath])
 	if err != nil || i.events {
 		return change, err

@@ -32,7 +32,7 @@ var statuses = []int{
 	http.StatusOK, http.StatusSeeOther, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 	http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusConflict, http.StatusGone, http.StatusRequestEntityTooLarge,
 	http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
-	statusClientGone, http.StatusInternalServerError, http.StatusServiceUnavailable,
+	statusClientGone, http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusLoopDetected,
 }
 
 // What a call made of its contact.

@@ -65,6 +65,8 @@ type call struct {
 	address contact.Address
 	// at is when it came.
 	at time.Time
+	// hops is how many callbacks led to it.
+	hops int
 }
 
 // operate answers a call of an operation.
@@ -96,6 +98,10 @@ func (s *server) operate(r *http.Request, o operation) (any, error) {
 
 // admit reads the request and checks its key.
 func (s *server) admit(r *http.Request, scope v1alpha1.ApiKeyScope) (call, error) {
+	hops, err := hopsOf(r)
+	if err != nil {
+		return call{}, err
+	}
 	in, err := readInput(r)
 	if err != nil {
 		return call{}, err
@@ -109,7 +115,7 @@ func (s *server) admit(r *http.Request, scope v1alpha1.ApiKeyScope) (call, error
 		return call{}, err
 	}
 	given, err := in.merge(granted.list.Spec.CustomFields)
-	return call{grant: granted, given: given, at: s.now().UTC()}, err
+	return call{grant: granted, given: given, at: s.now().UTC(), hops: hops}, err
 }
 
 // change checks the parameters and says what to do to which contact.
@@ -124,7 +130,7 @@ func (c call) change(o operation) (change store.Change, err error) {
 	list := c.grant.list
 	return store.Change{
 		List:    contact.ListKey{Namespace: list.Namespace, Name: list.Name},
-		Address: c.address.Key, Apply: decide,
+		Address: c.address.Key, Apply: carrying(decide, c.hops),
 	}, nil
 }
 

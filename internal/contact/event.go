@@ -57,6 +57,9 @@ type Event struct {
 	// events of the address are gone from the log. The event's contact is zero
 	// when there was none to remove; nobody is told then.
 	Forget bool
+	// Hops is how many callbacks one after the other led to the event; 0 when
+	// nobody's callback did.
+	Hops int
 }
 
 // ListKey names a ContactList of any namespace.

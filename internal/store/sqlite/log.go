@@ -28,13 +28,16 @@ type payload struct {
 	Changed []string        `json:"changed,omitempty"`
 	Reason  *contact.Reason `json:"reason,omitempty"`
 	Forget  bool            `json:"forget,omitempty"`
+	Hops    int             `json:"hops,omitempty"`
 }
 
 // appendEvent writes an event at the end of the log and gives it its position
 // and id.
 func (tx *transaction) appendEvent(event *contact.Event) error {
 	event.ID = "evt_" + rand.Text()
-	encoded, err := json.Marshal(payload{Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget})
+	encoded, err := json.Marshal(payload{
+		Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget, Hops: event.Hops,
+	})
 	if err != nil {
 		return fmt.Errorf("encode an event: %w", err)
 	}
@@ -98,7 +101,8 @@ func scanEvent(rows *sql.Rows) (contact.Event, error) {
 		return event, fmt.Errorf("decode event %d: %w", event.Position, err)
 	}
 	event.Time = time.Unix(0, nanos).UTC()
-	event.Contact, event.Changed, event.Reason, event.Forget = rest.Contact, rest.Changed, rest.Reason, rest.Forget
+	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
+	event.Forget, event.Hops = rest.Forget, rest.Hops
 	return event, nil
 }
 

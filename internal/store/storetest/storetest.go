@@ -79,7 +79,7 @@ func save(address, name string) store.Change {
 		next.UpdatedAt = now
 		return contact.Decision{
 			Contact: next, Changed: true, Created: current == nil,
-			Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: now, Changed: []string{"FIRSTNAME"}}},
+			Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: now, Changed: []string{"FIRSTNAME"}, Hops: 1}},
 		}
 	}}
 }
