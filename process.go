@@ -151,7 +151,7 @@ func (p *process) runIngress(ctx context.Context) error {
 func (p *process) runDispatcher(ctx context.Context) error {
 	secrets, err := client.New(p.access, client.Options{Scheme: kube.NewScheme()})
 	if err != nil {
-		return fmt.Errorf("make the client that reads signing secrets: %w", err)
+		return fmt.Errorf("make the client that reads Secrets of subscriptions: %w", err)
 	}
 	return dispatcher.Run(ctx, dispatcher.Options{
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,

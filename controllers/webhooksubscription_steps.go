@@ -98,8 +98,8 @@ func keyOf(subscription *v1alpha1.WebhookSubscription) store.SubscriptionKey {
 }
 
 // parseCallback parses a callback's URL. It refuses what the schema lets pass and
-// no call can reach: ports that don't exist, names longer than DNS allows. The message never shows the URL, whose path may hold
-// a secret.
+// no call can reach: ports that don't exist, names longer than DNS allows. The
+// message never shows the URL, whose path may hold a secret.
 func parseCallback(text string) (*url.URL, error) {
 	callback, err := url.Parse(text)
 	if err != nil || callback.Hostname() == "" {

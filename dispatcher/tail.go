@@ -9,7 +9,6 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/utils/clock"
 
-	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
@@ -20,13 +19,6 @@ const (
 	// readRetry is the wait after the log could not be read.
 	readRetry = 500 * time.Millisecond
 )
-
-// logTypes are all types of events that the log has: one that is not named is
-// skipped, and the tail would wait for it for ever.
-var logTypes = []v1alpha1.EventType{
-	contact.EventCreate, contact.EventSubscribe, contact.EventUnsubscribe, contact.EventChangeProfile, contact.EventDelete,
-	contact.EventOptInMail,
-}
 
 // tail reads the end of the log and offers each event to the runners that have
 // caught up with it.
@@ -73,7 +65,7 @@ func (t *tail) readPage(ctx context.Context) error {
 	if err := t.log.WaitForEvents(ctx, from); err != nil {
 		return err
 	}
-	page, err := t.log.Read(ctx, store.Query{After: from, Filter: store.Filter{Types: logTypes}, Limit: tailPage})
+	page, err := t.log.Read(ctx, store.Query{After: from, Filter: store.Filter{Types: contact.LogTypes}, Limit: tailPage})
 	if err != nil {
 		return err
 	}

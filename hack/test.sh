@@ -22,6 +22,7 @@ if ! can_race; then
   race=
   export CGO_ENABLED=0
 fi
+
 # has_chromium tells whether tests will find a Chromium.
 has_chromium() {
   for name in chromium chromium-browser google-chrome google-chrome-stable headless-shell; do

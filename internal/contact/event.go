@@ -20,6 +20,13 @@ const (
 // was started, and the dispatcher mails its link.
 const EventOptInMail v1alpha1.EventType = "OptInMail"
 
+// LogTypes are all types of events that the log has: those that subscriptions can
+// name, and EventOptInMail. Whoever follows the log must read them all, or would
+// wait for ever behind one that is left out.
+var LogTypes = []v1alpha1.EventType{
+	EventCreate, EventSubscribe, EventUnsubscribe, EventChangeProfile, EventDelete, EventOptInMail,
+}
+
 // The sources of events, as a WebhookSubscription names them.
 const (
 	SourceAPI       v1alpha1.EventSource = "API"
