@@ -42,18 +42,6 @@ const (
 	FormatMailUp      PayloadFormat = "MailUp"
 )
 
-// CallbackMethod is a method of HTTP that a callback is called with. It
-// says where the payload is: in the body, or in the query.
-//
-// +kubebuilder:validation:Enum=POST;GET
-type CallbackMethod string
-
-// The methods of callbacks.
-const (
-	MethodPost CallbackMethod = "POST"
-	MethodGet  CallbackMethod = "GET"
-)
-
 // PayloadParameter is a parameter of a form.
 type PayloadParameter struct {
 	// name is the parameter's name. 1 to 128 characters.
