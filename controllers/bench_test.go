@@ -181,7 +181,7 @@ func checkpoint(t *testing.T, s store.Store, key store.SubscriptionKey, change f
 	row, err := s.LoadDelivery(t.Context(), key)
 	g.Expect(err).NotTo(HaveOccurred())
 	change(&row)
-	gone, err := s.Checkpoint(t.Context(), []store.Delivery{row})
+	gone, err := s.Checkpoint(t.Context(), []store.Progress{{Delivery: row}})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(gone).To(BeEmpty())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -112,10 +113,18 @@ type headline struct {
 	succeeded    bool
 	failure      v1alpha1.FailureReason
 	httpStatus   int
+	deactivated  bool
+	replaying    bool
+	// answers changes with each request that is answered.
+	answers string
 }
 
-func headlineOf(health store.Health) headline {
-	told := headline{succeeded: !health.LastSuccess.IsZero()}
+func headlineOf(delivery store.Delivery) headline {
+	health, life := &delivery.Health, &delivery.Life
+	told := headline{
+		succeeded: !health.LastSuccess.IsZero(), deactivated: life.Deactivation != nil, replaying: life.Replay.Running(),
+		answers: answersOf(life.Answers),
+	}
 	if !health.FailingSince.IsZero() {
 		told.failingSince = health.FailingSince.Unix()
 	}
@@ -126,9 +135,17 @@ func headlineOf(health store.Health) headline {
 	return told
 }
 
+// answersOf names the requests that were answered.
+func answersOf(answers map[store.RequestType]store.Answer) (all string) {
+	for _, kind := range slices.Sorted(maps.Keys(answers)) {
+		all += fmt.Sprintf("%s=%q ", kind, answers[kind].Value)
+	}
+	return all
+}
+
 // observe takes note of a row that changed.
 func (p *pacer) observe(row store.Delivery, now time.Time) {
-	fresh := headlineOf(row.Health)
+	fresh := headlineOf(row)
 	seen, known := p.paces[row.Key]
 	if !known || seen.headline != fresh {
 		seen.notBefore = now

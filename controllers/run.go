@@ -64,6 +64,8 @@ type DeliveryKeeper interface {
 	DropDelivery(ctx context.Context, key store.SubscriptionKey) error
 	// LoadDelivery returns the row, or store.ErrNotFound.
 	LoadDelivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error)
+	// PutRequest asks something of the dispatcher.
+	PutRequest(ctx context.Context, request store.Request) error
 }
 
 // DeliveryChanges tells which rows changed.

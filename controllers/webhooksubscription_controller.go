@@ -38,8 +38,9 @@ func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {
 		client:   w.client,
 		recorder: w.recorder,
 		empty:    func() *v1alpha1.WebhookSubscription { return &v1alpha1.WebhookSubscription{} },
-		steps:    []step[*v1alpha1.WebhookSubscription]{w.accept, w.mirror},
+		steps:    []step[*v1alpha1.WebhookSubscription]{w.mirror, w.request, w.accept},
 		conclude: concludeSubscription,
+		tell:     w.tell,
 		cleanup:  w.cleanup,
 	}
 }
@@ -48,7 +49,8 @@ func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {
 // in the store change.
 func (w webhookSubscriptions) watch(m manager.Manager, deliveriesChanged changes) error {
 	return builder.ControllerManagedBy(m).
-		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&v1alpha1.ContactList{}, referrers(w.client, &v1alpha1.WebhookSubscriptionList{}, listField),
 			builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Secret{}, referrers(w.client, &v1alpha1.WebhookSubscriptionList{}, secretField)).

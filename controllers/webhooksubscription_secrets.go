@@ -91,5 +91,8 @@ func withWarning(message string, subscription *v1alpha1.WebhookSubscription) str
 	if subscription.Spec.Payload.Encryption.Algorithm == v1alpha1.EncryptionRC4 {
 		message += " " + rc4Warning
 	}
+	if aside := subscription.Status.SetAsideEvents; aside != nil && *aside > 0 {
+		message += " Warning: events were set aside, see status.setAsideEvents."
+	}
 	return message
 }

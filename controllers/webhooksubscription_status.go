@@ -5,6 +5,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/store"
@@ -12,7 +13,8 @@ import (
 
 // mirrorDelivery copies what the dispatcher tells into status.
 func mirrorDelivery(status *v1alpha1.WebhookSubscriptionStatus, delivery store.Delivery) {
-	pending := int64(len(delivery.Open)) + delivery.Behind
+	life := &delivery.Life
+	pending := int64(len(delivery.Open)) + life.Owed.Events + delivery.Behind
 	retrying := int64(0)
 	for _, event := range delivery.Open {
 		if event.Attempts > 0 {
@@ -23,7 +25,42 @@ func mirrorDelivery(status *v1alpha1.WebhookSubscriptionStatus, delivery store.D
 	status.RetryingEvents = &retrying
 	status.LastSuccessTime = statusTime(delivery.Health.LastSuccess)
 	status.FailingSince = statusTime(delivery.Health.FailingSince)
+	status.DeactivationDue = statusTime(delivery.Health.DeactivationDue)
 	status.LastFailure = attemptFailure(delivery.Health.LastFailure)
+	status.SetAsideEvents = ptr.To(delivery.SetAside)
+	status.DeactivatedAt, status.Buffer = nil, nil
+	if life.Deactivation != nil {
+		status.DeactivatedAt = statusTime(life.Deactivation.At)
+		status.FailingSince, status.DeactivationDue = nil, nil
+		status.Buffer = bufferStatus(life.Deactivation, int64(len(delivery.Open))+life.Owed.Events)
+	}
+	status.Replay = replayStatus(life.Replay)
+}
+
+func bufferStatus(deactivation *store.Deactivation, events int64) *v1alpha1.BufferStatus {
+	return &v1alpha1.BufferStatus{
+		Events: &events, Until: *statusTime(deactivation.Until),
+		LostEvents: ptr.To(deactivation.Lost), LostFrom: statusTime(deactivation.LostFrom), LostTo: statusTime(deactivation.LostTo),
+	}
+}
+
+func replayStatus(replay *store.Replay) *v1alpha1.ReplayStatus {
+	if replay == nil {
+		return nil
+	}
+	status := &v1alpha1.ReplayStatus{
+		Of: replay.Of, State: v1alpha1.ReplayRunning,
+		Total: ptr.To(replay.Total), Sent: ptr.To(replay.Sent), Failed: ptr.To(replay.Failed),
+		Remaining: ptr.To(max(0, replay.Total-replay.Sent-replay.Failed)),
+		StartedAt: *statusTime(replay.StartedAt), FinishedAt: statusTime(replay.FinishedAt),
+	}
+	switch {
+	case replay.Interrupted:
+		status.State = v1alpha1.ReplayInterrupted
+	case !replay.Running():
+		status.State = v1alpha1.ReplayCompleted
+	}
+	return status
 }
 
 func attemptFailure(failure *store.Failure) *v1alpha1.AttemptFailure {
@@ -78,28 +115,56 @@ func concludeSubscription(subscription *v1alpha1.WebhookSubscription, refused *r
 	case refused != nil:
 		status.State = v1alpha1.StatePending
 		return isFalse(refused.reason, refused.message)
+	case status.DeactivatedAt != nil:
+		status.State = v1alpha1.StateFailed
+		return isFalse(v1alpha1.ReasonDeactivated, deactivatedMessage(subscription))
 	case suspended(subscription.Spec.Suspend):
 		status.State = v1alpha1.StateSuspended
 		return isTrue(v1alpha1.ReasonSuspended, "spec.suspend is true: nothing is sent, events wait.")
 	case status.FailingSince != nil:
 		status.State = v1alpha1.StateFailing
 		return isFalse(v1alpha1.ReasonFailing, failingMessage(status))
+	case status.Replay != nil && status.Replay.State == v1alpha1.ReplayRunning:
+		status.State = v1alpha1.StateReplaying
+		return isTrue(v1alpha1.ReasonReplaying, withWarning("Events are sent again, beside the live ones.", subscription))
 	default:
 		status.State = v1alpha1.StateActive
 		return isTrue(v1alpha1.ReasonActive, withWarning("Events are sent to the callback.", subscription))
 	}
 }
 
+// deactivatedMessage says what to do. The counts are in status, so that the
+// message stays the same while they rise.
+func deactivatedMessage(subscription *v1alpha1.WebhookSubscription) string {
+	status := &subscription.Status
+	message := "The callback was deactivated at " + status.DeactivatedAt.UTC().Format(time.RFC3339)
+	if status.LastFailure != nil {
+		message += ": " + describeStatus(status.LastFailure)
+	}
+	return message + fmt.Sprintf(". Events are kept until %s. To reactivate it: kubectl annotate --overwrite -n %s webhooksubscription %s %s=\"$(date -Is)\" %s=true (false drops what was kept).",
+		status.Buffer.Until.UTC().Format(time.RFC3339), subscription.Namespace, subscription.Name,
+		v1alpha1.AnnotationReactivate, v1alpha1.AnnotationReplayEvents)
+}
+
 func failingMessage(status *v1alpha1.WebhookSubscriptionStatus) string {
 	message := "Calls fail since " + status.FailingSince.UTC().Format(time.RFC3339)
-	if failure := status.LastFailure; failure != nil {
-		told := &store.Failure{Reason: failure.Reason}
-		if failure.HTTPStatus != nil {
-			told.HTTPStatus = int(*failure.HTTPStatus)
-		}
-		message += ": " + describe(told)
+	if status.LastFailure != nil {
+		message += ": " + describeStatus(status.LastFailure)
 	}
-	return message + "."
+	message += "."
+	if status.DeactivationDue != nil {
+		message += " The callback will be deactivated when its retries are used up, see status.deactivationDue."
+	}
+	return message
+}
+
+// describeStatus is describe of what status keeps.
+func describeStatus(failure *v1alpha1.AttemptFailure) string {
+	told := &store.Failure{Reason: failure.Reason}
+	if failure.HTTPStatus != nil {
+		told.HTTPStatus = int(*failure.HTTPStatus)
+	}
+	return describe(told)
 }
 
 // describe names a failure without the number of attempts, which would make a

@@ -149,7 +149,7 @@ func TestSubscriptionRefusals(t *testing.T) {
 			}
 			b.Expect(subscription.Status.EncryptionKeyVersion).To(BeEmpty())
 			_, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
-			b.Expect(err).To(MatchError(store.ErrNotFound), "nothing is delivered")
+			b.Expect(err).NotTo(HaveOccurred(), "events wait for what is missing")
 		})
 	}
 }

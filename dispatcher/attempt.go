@@ -19,6 +19,8 @@ import (
 
 const (
 	headerAttempt = "postbus-attempt"
+	headerReplay  = "postbus-replay"
+	headerTest    = "postbus-test"
 	// maxAnswer is how much of an answer's body is read, so that its
 	// connection can be used again. Nobody looks at it.
 	maxAnswer = 16 << 10
@@ -58,7 +60,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
 	body, contentType, err := s.format.render(e.event, c.lists.of(e.event.List))
 	if err != nil {
-		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
+		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
 	}
 	body, err = c.encrypt(ctx, s, body)
 	if err != nil {
@@ -87,6 +89,12 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)
 	request.Header.Set(headerAttempt, strconv.Itoa(e.attempts+1))
+	if e.replayed {
+		request.Header.Set(headerReplay, "true")
+	}
+	if e.test {
+		request.Header.Set(headerTest, "true")
+	}
 	request.Header.Set(guard.HeaderHops, strconv.Itoa(e.event.Hops+1))
 	return c.send(request)
 }
@@ -109,7 +117,7 @@ func ofSecret(ctx context.Context, reason v1alpha1.FailureReason, err error) (ou
 	if ctx.Err() != nil {
 		return outcome{verdict: aborted}, ctx.Err()
 	}
-	return outcome{verdict: failed, reason: reason}, err
+	return outcome{verdict: hindered, reason: reason}, err
 }
 
 func (c *caller) send(request *http.Request) (outcome, error) {

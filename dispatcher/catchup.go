@@ -26,7 +26,7 @@ func (r *runner) catchUp(ctx context.Context) error {
 }
 
 // wantsPage tells whether more events can be taken. mu is held.
-func (r *runner) wantsPage() bool { return !r.sub.held && r.ledger.room() >= catchUpRoom }
+func (r *runner) wantsPage() bool { return r.takesEvents() && r.ledger.room() >= catchUpRoom }
 
 // nextPage returns what to read next, and the subscription that it is read for;
 // nil when nothing is to be read.

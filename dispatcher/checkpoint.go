@@ -84,14 +84,14 @@ func (c *checkpointer) scrub(ctx context.Context) {
 
 // write writes once. What could not be written is written the next time.
 func (c *checkpointer) write(ctx context.Context, idle bool) {
-	changed, deliveries := c.collect(idle)
-	if len(deliveries) == 0 {
+	changed, progress := c.collect(idle)
+	if len(progress) == 0 {
 		return
 	}
-	gone, err := c.store.Checkpoint(ctx, deliveries)
+	gone, err := c.store.Checkpoint(ctx, progress)
 	if err != nil {
-		for _, r := range changed {
-			r.notWritten()
+		for i, r := range changed {
+			r.notWritten(&progress[i])
 		}
 		if ctx.Err() == nil {
 			c.metrics.checkpointErrors.Inc()
@@ -105,15 +105,15 @@ func (c *checkpointer) write(ctx context.Context, idle bool) {
 }
 
 // collect takes the snapshots of all runners at one position of the tail.
-func (c *checkpointer) collect(idle bool) (changed []*runner, deliveries []store.Delivery) {
+func (c *checkpointer) collect(idle bool) (changed []*runner, progress []store.Progress) {
 	runners := c.registry.all()
 	c.tail.mu.Lock()
 	defer c.tail.mu.Unlock()
 	for _, r := range runners {
-		if delivery, ok := r.snapshot(c.tail.position, idle); ok {
+		if written, ok := r.snapshot(c.tail.position, idle); ok {
 			changed = append(changed, r)
-			deliveries = append(deliveries, delivery)
+			progress = append(progress, written)
 		}
 	}
-	return changed, deliveries
+	return changed, progress
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func (r *rig) subscribe(name string, edit func(*v1alpha1.WebhookSubscription)) *
 	r.t.Helper()
 	g := NewWithT(r.t)
 	object := testkit.Subscription(r.namespace, name, r.receiver.URL()+"/"+name)
-	object.Spec.Retry.Intervals = []metav1.Duration{{Duration: time.Second}}
+	object.Spec.Retry.Intervals = slices.Repeat([]metav1.Duration{{Duration: time.Second}}, 30)
 	if edit != nil {
 		edit(object)
 	}

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"slices"
 	"time"
 
@@ -11,54 +12,106 @@ import (
 	"postbus.dev/postbus/internal/store"
 )
 
-// maxOpen is how many events a subscription may have taken and not delivered.
-// At the bound the cursor waits, so a callback that is down costs a bounded
-// amount of memory and of checkpoint.
+// maxOpen is how many events a subscription may have taken and not delivered, and
+// half as many of a replay beside them. At the bound the cursor waits, so a
+// callback that is down costs a bounded amount of memory and of checkpoint.
 const maxOpen = 1000
 
 // ledger is a subscription's events between being taken from the log and being
-// delivered. It decides which may be sent when. It does nothing by itself and
-// has no clock: its owner tells it what happened and asks what is next.
+// delivered. It decides which may be sent when, and what becomes of those that
+// fail. It does nothing by itself and has no clock: its owner tells it what
+// happened and asks what is next.
 //
 // An open event is in one of four places:
 //
 //	take ─▶ due ──next──▶ in flight ──delivered──▶ gone
-//	  │      ▲ ▲                │
-//	  │      │ └── failed ──────┘  (due again after the next interval)
-//	  ▼      │
+//	  │      ▲ ▲                │ │
+//	  │      │ └── failed ──────┘ └─ retries used up ─▶ set aside, or the callback
+//	  ▼      │    (due again after the next wait)       is deactivated
 //	 behind an earlier event of the same contact, until that one is delivered
+//
+// What becomes of a callback that is deactivated is in deactivation.go, and how
+// events are sent again in replay.go.
 type ledger struct {
+	key store.SubscriptionKey
 	// cursor is the position up to which events were taken.
 	cursor   int64
 	ordering v1alpha1.Ordering
 	health   store.Health
+	life     store.Life
 
 	open map[int64]*openEvent
-	due  dueHeap
+	// due has the events that may be sent at their time, dueReplayed those of a
+	// replay. They may hold some that are not the first of their chain any more.
+	due, dueReplayed dueHeap
 	// chains has each contact's open events in order, where they wait for each
-	// other: the first is due or in flight, the others are behind it.
-	chains   map[int64][]*openEvent
-	inFlight int
-	retrying int
+	// other: the first may be sent, the others are behind it.
+	chains map[int64]*chain
+	// waiting are live events that may have to wait for a replay to send earlier
+	// ones of their contacts.
+	waiting []*openEvent
+	// replayed is how many of the open events a replay sends, replayedInFlight how
+	// many of those in flight, and replayAt when the next one may be sent.
+	inFlight, replayed, replayedInFlight int
+	replayAt                             time.Time
+
+	// failingRaisedAt is when subscription.failing was raised last.
+	failingRaisedAt time.Time
+	// aside, taken and raised are for the next checkpoint, see store.Progress.
+	aside, taken []int64
+	raised       []contact.Event
+}
+
+// chain are a contact's open events, by position.
+type chain struct {
+	events []*openEvent
+	// busy: one of them is in flight.
+	busy bool
 }
 
 // openEvent is one event of a ledger.
 type openEvent struct {
 	event *contact.Event
-	// attempts is how many have failed.
-	attempts int
+	// attempts is how many have failed, retries how many waits for a retry have
+	// begun. The last of these ends at waitEnds.
+	attempts, retries int
+	waitEnds          time.Time
+	// firstAttempt is when the first attempt began.
+	firstAttempt time.Time
 	// dueAt is when the next attempt may begin.
 	dueAt    time.Time
 	inFlight bool
+	// queued: it is among those due.
+	queued bool
+	// replayed: a replay sends it. test: it is none of the log, but made to try
+	// the callback.
+	replayed, test bool
+	// waitFor is the position that a replay must have reached before.
+	waitFor int64
 	// forgotten: should the attempt under way fail, there is no other.
 	forgotten bool
+}
+
+// rules are what a subscription says of failures and replays.
+type rules struct {
+	// intervals are the waits before the retries.
+	intervals []time.Duration
+	// deactivation is what to do with an event that has used them up. Empty, as
+	// for mails, the last interval is repeated.
+	deactivation v1alpha1.DeactivationPolicy
+	// window is how long events are kept after a deactivation.
+	window time.Duration
+	// replayGap is the time between two calls of a replay, maxReplayed how many of
+	// them may be in flight.
+	replayGap   time.Duration
+	maxReplayed int
 }
 
 // newLedger returns the ledger that was last written to the store. events are
 // those that it has open; one that is missing was removed from the log for good.
 func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha1.Ordering) *ledger {
 	l := &ledger{
-		cursor: delivery.Cursor, health: delivery.Health, ordering: ordering,
+		key: delivery.Key, cursor: delivery.Cursor, health: delivery.Health, life: cloneLife(delivery.Life), ordering: ordering,
 		open: map[int64]*openEvent{},
 	}
 	stored := map[int64]store.OpenEvent{}
@@ -67,36 +120,86 @@ func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha
 	}
 	for i := range events {
 		state := stored[events[i].Position]
-		l.open[events[i].Position] = &openEvent{event: &events[i], attempts: state.Attempts, dueAt: state.NextAttempt}
-		l.retrying += min(state.Attempts, 1)
+		e := &openEvent{
+			event: &events[i], attempts: state.Attempts, retries: state.Retries, firstAttempt: state.FirstAttempt,
+			dueAt: state.NextAttempt, waitEnds: state.WaitEnds, replayed: state.Replayed,
+		}
+		l.add(e)
 	}
 	l.arrange()
 	return l
 }
 
-// room is how many events can be taken.
-func (l *ledger) room() int { return maxOpen - len(l.open) }
+// add opens an event, without placing it.
+func (l *ledger) add(e *openEvent) {
+	l.open[e.event.Position] = e
+	if e.replayed {
+		l.replayed++
+	} else if l.ordering == v1alpha1.OrderingPerContact && len(l.life.Owed.Spans) > 0 {
+		e.waitFor = unknownPosition
+		l.waiting = append(l.waiting, e)
+	}
+}
 
-// take opens an event. Its position is above all that were taken before.
+// room is how many events can be taken from the end of the log.
+func (l *ledger) room() int {
+	if l.life.Deactivation != nil {
+		return maxOpen // they are counted, not opened
+	}
+	return maxOpen - (len(l.open) - l.replayed)
+}
+
+// take takes an event that came after all that were taken before.
 func (l *ledger) take(event *contact.Event, now time.Time) {
 	l.cursor = event.Position
+	if l.life.Deactivation != nil {
+		l.buffer(event)
+		return
+	}
 	e := &openEvent{event: event, dueAt: now}
-	l.open[event.Position] = e
+	l.add(e)
 	l.place(e)
 }
 
-// place makes an event due, or puts it behind an earlier one of its contact.
+// place puts an event into its contact's chain, and makes it due if it is the
+// first there.
 func (l *ledger) place(e *openEvent) {
 	if l.ordering == v1alpha1.OrderingPerContact {
-		chain := l.chains[e.event.Contact.ID]
-		l.chains[e.event.Contact.ID] = append(chain, e)
-		if len(chain) > 0 {
-			return
+		c := l.chains[e.event.Contact.ID]
+		if c == nil {
+			c = &chain{}
+			l.chains[e.event.Contact.ID] = c
 		}
+		at := len(c.events)
+		for at > 0 && c.events[at-1].event.Position > e.event.Position {
+			at--
+		}
+		c.events = slices.Insert(c.events, at, e)
+		c.busy = c.busy || e.inFlight
 	}
-	if !e.inFlight {
+	l.queue(e)
+}
+
+// queue makes an event due, unless another one has to go before it.
+func (l *ledger) queue(e *openEvent) {
+	if e.queued || !l.mayGo(e) {
+		return
+	}
+	e.queued = true
+	if e.replayed {
+		heap.Push(&l.dueReplayed, e)
+	} else {
 		heap.Push(&l.due, e)
 	}
+}
+
+// mayGo tells whether no other event stands in the way of this one.
+func (l *ledger) mayGo(e *openEvent) bool {
+	if e.inFlight || e.waitFor > l.replayedUpTo() {
+		return false
+	}
+	c := l.chains[e.event.Contact.ID]
+	return c == nil || (!c.busy && c.events[0] == e)
 }
 
 // setOrdering changes whether a contact's events wait for each other. Those in
@@ -110,9 +213,10 @@ func (l *ledger) setOrdering(ordering v1alpha1.Ordering) {
 
 // arrange places all open events anew.
 func (l *ledger) arrange() {
-	l.due = nil
-	l.chains = map[int64][]*openEvent{}
+	l.due, l.dueReplayed = nil, nil
+	l.chains = map[int64]*chain{}
 	for _, e := range l.sorted() {
+		e.queued = false
 		l.place(e)
 	}
 }
@@ -127,44 +231,157 @@ func (l *ledger) sorted() []*openEvent {
 }
 
 // next returns an event that may be sent now, which is then in flight, or nil.
-func (l *ledger) next(now time.Time) *openEvent {
-	if len(l.due) == 0 || l.due[0].dueAt.After(now) {
+// Live events come before those of a replay.
+func (l *ledger) next(now time.Time, rules *rules) *openEvent {
+	if l.life.Deactivation != nil {
 		return nil
 	}
-	e := heap.Pop(&l.due).(*openEvent)
+	e := l.pop(&l.due, now)
+	if e == nil && l.replayMayGo(now, rules) {
+		if e = l.pop(&l.dueReplayed, now); e != nil {
+			l.noteReplayed(now, rules)
+		}
+	}
+	if e == nil {
+		return nil
+	}
+	if e.attempts == 0 || e.firstAttempt.IsZero() {
+		e.firstAttempt = now
+	}
 	e.inFlight = true
 	l.inFlight++
+	if c := l.chains[e.event.Contact.ID]; c != nil {
+		c.busy = true
+	}
 	return e
 }
 
-// nextDue returns when the next event may be sent; zero when none waits.
-func (l *ledger) nextDue() time.Time {
-	if len(l.due) == 0 {
-		return time.Time{}
+// pop returns the first event of a heap that is due and may go, or nil.
+func (l *ledger) pop(h *dueHeap, now time.Time) *openEvent {
+	for len(*h) > 0 && !(*h)[0].dueAt.After(now) {
+		e := heap.Pop(h).(*openEvent)
+		e.queued = false
+		if l.mayGo(e) {
+			return e
+		}
 	}
-	return l.due[0].dueAt
+	return nil
 }
 
-// settle notes how an attempt ended. intervals are the waits before the
-// retries; the last one is repeated.
-func (l *ledger) settle(e *openEvent, o outcome, now time.Time, intervals []time.Duration) {
-	e.inFlight = false
-	l.inFlight--
+// nextDue returns when the next event may be sent; zero when none waits.
+func (l *ledger) nextDue(rules *rules) time.Time {
+	if l.life.Deactivation != nil {
+		return time.Time{}
+	}
+	var due time.Time
+	if len(l.due) > 0 {
+		due = l.due[0].dueAt
+	}
+	if len(l.dueReplayed) > 0 && l.replayedInFlight < rules.maxReplayed {
+		if at := later(l.dueReplayed[0].dueAt, l.replayAt); due.IsZero() || at.Before(due) {
+			due = at
+		}
+	}
+	return due
+}
+
+// settle notes how an attempt ended.
+func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
+	l.land(e)
+	if e.forgotten && o.verdict != delivered {
+		l.close(e)
+		l.finishReplay(now)
+		return
+	}
 	switch o.verdict {
 	case delivered:
 		l.health.LastSuccess = now
 		l.health.FailingSince = time.Time{}
+		l.countReplayed(e, true)
 		l.close(e)
 	case givenUp:
 		l.close(e)
-	case failed:
-		l.retrying += 1 - min(e.attempts, 1)
-		e.attempts++
-		e.dueAt = now.Add(intervals[min(e.attempts, len(intervals))-1])
-		l.noteFailure(e, o, now)
+	case unsendable:
+		l.setAside(e)
+	case failed, gone:
+		l.fail(e, o, now, rules)
+	case hindered:
+		l.noteFailure(e, o, now, rules)
+		e.dueAt = now.Add(rules.intervals[0])
 		l.again(e)
 	case aborted:
 		l.again(e)
+	}
+	l.finishReplay(now)
+}
+
+// land takes an event out of flight.
+func (l *ledger) land(e *openEvent) {
+	e.inFlight = false
+	l.inFlight--
+	if e.replayed {
+		l.replayedInFlight--
+	}
+	if c := l.chains[e.event.Contact.ID]; c != nil {
+		c.busy = false
+	}
+}
+
+// fail has an event wait for its next attempt, or decides what becomes of it when
+// there is none.
+func (l *ledger) fail(e *openEvent, o outcome, now time.Time, rules *rules) {
+	e.attempts++
+	l.noteFailure(e, o, now, rules)
+	switch {
+	case l.life.Deactivation != nil:
+		// It stays open, and is in the buffer so.
+	case o.verdict == gone && rules.deactivation == v1alpha1.DeactivateOnUnreachable:
+		l.deactivate(now, rules)
+	case now.Before(e.waitEnds):
+		// The callback asked for this attempt, it used up no retry.
+		e.dueAt = sooner(now, o.retryAfter, e.waitEnds)
+	case e.retries < len(rules.intervals) || rules.deactivation == "":
+		e.waitEnds = now.Add(rules.intervals[min(e.retries, len(rules.intervals)-1)])
+		e.retries++
+		e.dueAt = sooner(now, o.retryAfter, e.waitEnds)
+	case rules.deactivation == v1alpha1.DeactivateOnUnreachable && l.health.LastSuccess.Before(e.firstAttempt):
+		l.deactivate(now, rules)
+	default:
+		l.setAside(e)
+		return
+	}
+	l.again(e)
+}
+
+// sooner returns when an event is due whose wait ends then, and that the callback
+// asked for after another time; 0 when it did not ask.
+func sooner(now time.Time, asked time.Duration, waitEnds time.Time) time.Time {
+	if at := now.Add(asked); asked > 0 && at.Before(waitEnds) {
+		return at
+	}
+	return waitEnds
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// setAside closes an event that nobody has, for somebody to replay it.
+func (l *ledger) setAside(e *openEvent) {
+	l.aside = append(l.aside, e.event.Position)
+	l.countReplayed(e, false)
+	l.close(e)
+}
+
+func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time, rules *rules) {
+	l.health.LastFailure = &store.Failure{Time: now, Reason: o.reason, HTTPStatus: o.status, Attempts: max(1, e.attempts)}
+	if l.health.FailingSince.IsZero() && l.life.Deactivation == nil {
+		l.health.FailingSince = now
+		l.raiseFailing(now, rules)
 	}
 }
 
@@ -178,49 +395,44 @@ func (l *ledger) forget(event *contact.Event) {
 			e.forgotten = true
 			continue
 		}
-		delete(l.open, position)
-		l.retrying -= min(e.attempts, 1)
+		l.remove(e)
 	}
 	l.arrange()
+	l.finishReplay(event.Time)
 }
 
-func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time) {
-	if l.health.FailingSince.IsZero() {
-		l.health.FailingSince = now
-	}
-	l.health.LastFailure = &store.Failure{Time: now, Reason: o.reason, HTTPStatus: o.status, Attempts: e.attempts}
-}
-
-// again makes an event due that was in flight, unless the ordering was changed
-// meanwhile and an earlier one of its contact is open.
+// again makes an event due that was in flight, unless an earlier one of its
+// contact is open.
 func (l *ledger) again(e *openEvent) {
-	if e.forgotten {
-		l.close(e)
-		return
+	if c := l.chains[e.event.Contact.ID]; c != nil {
+		e = c.events[0]
 	}
-	if chain := l.chains[e.event.Contact.ID]; len(chain) == 0 || chain[0] == e {
-		heap.Push(&l.due, e)
-	}
+	l.queue(e)
 }
 
-// close removes an event that has been delivered and lets the next one of its
-// contact go.
+// close removes an event and lets the next one of its contact go.
 func (l *ledger) close(e *openEvent) {
-	delete(l.open, e.event.Position)
-	l.retrying -= min(e.attempts, 1)
-	chain := l.chains[e.event.Contact.ID]
-	at := slices.Index(chain, e)
-	if at < 0 {
+	l.remove(e)
+	c := l.chains[e.event.Contact.ID]
+	if c == nil {
 		return
 	}
-	if len(chain) == 1 {
+	c.events = slices.DeleteFunc(c.events, func(other *openEvent) bool { return other == e })
+	if len(c.events) == 0 {
 		delete(l.chains, e.event.Contact.ID)
 		return
 	}
-	chain = slices.Delete(chain, at, at+1)
-	l.chains[e.event.Contact.ID] = chain
-	if at == 0 && !chain[0].inFlight {
-		heap.Push(&l.due, chain[0])
+	l.queue(c.events[0])
+}
+
+// remove drops an event, whose chain is left to the caller.
+func (l *ledger) remove(e *openEvent) {
+	delete(l.open, e.event.Position)
+	if e.replayed {
+		l.replayed--
+	}
+	if e.waitFor != 0 {
+		l.waiting = slices.DeleteFunc(l.waiting, func(other *openEvent) bool { return other == e })
 	}
 }
 
@@ -228,14 +440,17 @@ func (l *ledger) close(e *openEvent) {
 func (l *ledger) openEvents() []store.OpenEvent {
 	var all []store.OpenEvent
 	for _, e := range l.sorted() {
-		stored := store.OpenEvent{Position: e.event.Position, Attempts: e.attempts}
+		stored := store.OpenEvent{Position: e.event.Position, Attempts: e.attempts, Retries: e.retries, Replayed: e.replayed}
 		if e.attempts > 0 {
-			stored.NextAttempt = e.dueAt
+			stored.NextAttempt, stored.FirstAttempt, stored.WaitEnds = e.dueAt, e.firstAttempt, e.waitEnds
 		}
 		all = append(all, stored)
 	}
 	return all
 }
+
+// unknownPosition is above all positions.
+const unknownPosition = math.MaxInt64
 
 // dueHeap orders events by when they are due, and by position where that is
 // the same.

@@ -17,6 +17,8 @@ import (
 var (
 	start     = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	intervals = []time.Duration{time.Minute, 2 * time.Minute}
+	// mailRules repeat the last interval.
+	mailRules = &rules{intervals: intervals}
 	good      = outcome{verdict: delivered, status: 200}
 	bad       = outcome{verdict: failed, reason: v1alpha1.FailureHTTPStatus, status: 500}
 )
@@ -29,7 +31,7 @@ func perContact() *ledger { return newLedger(store.Delivery{}, nil, v1alpha1.Ord
 
 // sendAll returns the positions that may be sent now, in order.
 func sendAll(l *ledger, now time.Time) (sent []*openEvent) {
-	for e := l.next(now); e != nil; e = l.next(now) {
+	for e := l.next(now, mailRules); e != nil; e = l.next(now, mailRules) {
 		sent = append(sent, e)
 	}
 	return sent
@@ -51,15 +53,15 @@ func TestContactsDoNotWaitForEachOther(t *testing.T) {
 	first := sendAll(l, start)
 	g.Expect(positions(first)).To(Equal([]int64{1, 2, 5}), "one at a time of each contact")
 
-	l.settle(first[0], bad, start, intervals)
-	l.settle(first[1], good, start, intervals)
+	l.settle(first[0], bad, start, mailRules)
+	l.settle(first[1], good, start, mailRules)
 	second := sendAll(l, start)
 	g.Expect(positions(second)).To(Equal([]int64{4}), "contact 1 waits for its retry, contact 2 goes on")
-	g.Expect(l.nextDue()).To(Equal(start.Add(time.Minute)))
+	g.Expect(l.nextDue(mailRules)).To(Equal(start.Add(time.Minute)))
 
 	retry := sendAll(l, start.Add(time.Minute))
 	g.Expect(positions(retry)).To(Equal([]int64{1}))
-	l.settle(retry[0], good, start.Add(time.Minute), intervals)
+	l.settle(retry[0], good, start.Add(time.Minute), mailRules)
 	g.Expect(positions(sendAll(l, start.Add(time.Minute)))).To(Equal([]int64{3}))
 }
 
@@ -77,11 +79,11 @@ func TestRetryIntervals(t *testing.T) {
 	l.take(event(1, 1), start)
 	now := start
 	for _, wait := range []time.Duration{time.Minute, 2 * time.Minute, 2 * time.Minute} { // the last one repeats
-		l.settle(l.next(now), bad, now, intervals)
-		g.Expect(l.next(now.Add(wait-1))).To(BeNil(), "not before it is due")
+		l.settle(l.next(now, mailRules), bad, now, mailRules)
+		g.Expect(l.next(now.Add(wait-1), mailRules)).To(BeNil(), "not before it is due")
 		now = now.Add(wait)
 	}
-	g.Expect(l.next(now).attempts).To(Equal(3))
+	g.Expect(l.next(now, mailRules).attempts).To(Equal(3))
 }
 
 func TestHealth(t *testing.T) {
@@ -94,22 +96,19 @@ func TestHealth(t *testing.T) {
 	sent := sendAll(l, start)
 	g.Expect(l.health).To(BeZero())
 
-	l.settle(sent[0], good, at(1), intervals)
+	l.settle(sent[0], good, at(1), mailRules)
 	g.Expect(l.health).To(Equal(store.Health{LastSuccess: at(1)}))
-	l.settle(sent[1], bad, at(2), intervals)
-	l.settle(sent[2], outcome{verdict: failed, reason: v1alpha1.FailureTimeout}, at(3), intervals)
+	l.settle(sent[1], bad, at(2), mailRules)
+	l.settle(sent[2], outcome{verdict: failed, reason: v1alpha1.FailureTimeout}, at(3), mailRules)
 	g.Expect(l.health).To(Equal(store.Health{
 		LastSuccess: at(1), FailingSince: at(2),
 		LastFailure: &store.Failure{Time: at(3), Reason: v1alpha1.FailureTimeout, Attempts: 1},
 	}))
-	g.Expect(l.retrying).To(Equal(2))
-	l.settle(sent[3], outcome{verdict: aborted}, at(4), intervals)
-	g.Expect(l.retrying).To(Equal(2), "an attempt that was cut off says nothing about the callback")
-	g.Expect(l.next(at(4)).event.Position).To(Equal(int64(4)), "it is made again at once")
-	l.settle(l.next(at(4)), good, at(5), intervals)
+	l.settle(sent[3], outcome{verdict: aborted}, at(4), mailRules)
+	g.Expect(l.next(at(4), mailRules).event.Position).To(Equal(int64(4)), "it is made again at once")
+	l.settle(l.next(at(4), mailRules), good, at(5), mailRules)
 	g.Expect(l.health.FailingSince).To(BeZero())
 	g.Expect(l.health.LastFailure).NotTo(BeNil(), "kept for people to look at")
-	g.Expect(l.retrying).To(Equal(1))
 }
 
 func TestLedgerComesBackFromTheStore(t *testing.T) {
@@ -120,14 +119,18 @@ func TestLedgerComesBackFromTheStore(t *testing.T) {
 		before.take(&events[i], start)
 	}
 	sent := sendAll(before, start)
-	before.settle(sent[0], bad, start, intervals)
+	before.settle(sent[0], bad, start, mailRules)
 	stored := store.Delivery{Cursor: before.cursor, Open: before.openEvents(), Health: before.health}
 	g.Expect(stored.Open).To(Equal([]store.OpenEvent{
-		{Position: 1, Attempts: 1, NextAttempt: start.Add(time.Minute)}, {Position: 2}, {Position: 3},
+		{
+			Position: 1, Attempts: 1, Retries: 1, FirstAttempt: start,
+			NextAttempt: start.Add(time.Minute), WaitEnds: start.Add(time.Minute),
+		},
+		{Position: 2},
+		{Position: 3},
 	}))
 
 	after := newLedger(stored, events, v1alpha1.OrderingPerContact)
-	g.Expect(after.retrying).To(Equal(1))
 	g.Expect(positions(sendAll(after, start))).To(Equal([]int64{2}), "what was in flight is sent again")
 	g.Expect(positions(sendAll(after, start.Add(time.Minute)))).To(Equal([]int64{1}))
 
@@ -141,12 +144,12 @@ func TestOrderingCanChange(t *testing.T) {
 	for position := range int64(3) {
 		l.take(event(position+1, 1), start)
 	}
-	one, two := l.next(start), l.next(start)
+	one, two := l.next(start, mailRules), l.next(start, mailRules)
 	l.setOrdering(v1alpha1.OrderingPerContact)
-	g.Expect(l.next(start)).To(BeNil(), "3 waits for those in flight")
-	l.settle(two, bad, start, intervals)
-	g.Expect(l.next(start.Add(time.Hour))).To(BeNil(), "2 waits for 1, though it was sent before")
-	l.settle(one, good, start, intervals)
+	g.Expect(l.next(start, mailRules)).To(BeNil(), "3 waits for those in flight")
+	l.settle(two, bad, start, mailRules)
+	g.Expect(l.next(start.Add(time.Hour), mailRules)).To(BeNil(), "2 waits for 1, though it was sent before")
+	l.settle(one, good, start, mailRules)
 	g.Expect(positions(sendAll(l, start))).To(BeEmpty(), "2 still waits for its retry")
 	l.setOrdering(v1alpha1.OrderingNone)
 	g.Expect(positions(sendAll(l, start))).To(Equal([]int64{3}))
@@ -166,13 +169,12 @@ func TestForgottenEventsAreDropped(t *testing.T) {
 	l.take(of(4, 3, "grace"), start)
 	sent := sendAll(l, start)
 	g.Expect(positions(sent)).To(Equal([]int64{1, 2, 4}))
-	l.settle(sent[0], bad, start, intervals)
+	l.settle(sent[0], bad, start, mailRules)
 	deletion := of(5, 2, "ada")
 	l.take(deletion, start)
 	l.forget(deletion)
-	g.Expect(l.retrying).To(BeZero(), "1 is dropped")
 	g.Expect(positions(sendAll(l, start))).To(BeEmpty(), "the deletion waits for 2, which is under way")
-	l.settle(sent[1], bad, start, intervals)
+	l.settle(sent[1], bad, start, mailRules)
 	g.Expect(positions(sendAll(l, start))).To(Equal([]int64{5}), "2 has failed and is not made again, 3 is dropped")
 	g.Expect(l.open).To(HaveLen(2))
 }
@@ -198,7 +200,7 @@ func TestLedgerUnderChance(t *testing.T) {
 					log = append(log, *event(int64(len(log)+1), chance.Int64N(contacts)))
 					l.take(&log[len(log)-1], now)
 				case dice < 65:
-					if e := l.next(now); e != nil {
+					if e := l.next(now, mailRules); e != nil {
 						inFlight = append(inFlight, e)
 					}
 				case dice < 98 && len(inFlight) > 0:
@@ -209,7 +211,7 @@ func TestLedgerUnderChance(t *testing.T) {
 					if o.verdict == delivered {
 						arrived[e.event.Contact.ID] = append(arrived[e.event.Contact.ID], e.event.Position)
 					}
-					l.settle(e, o, now, intervals)
+					l.settle(e, o, now, mailRules)
 				case dice >= 98: // the process dies and another goes on
 					var open []contact.Event
 					for _, stored := range l.openEvents() {
@@ -228,7 +230,6 @@ func TestLedgerUnderChance(t *testing.T) {
 			g.Expect(total).To(Equal(count), "each once")
 			g.Expect(l.chains).To(BeEmpty())
 			g.Expect(l.due).To(BeEmpty())
-			g.Expect(l.retrying).To(BeZero())
 		})
 	}
 }

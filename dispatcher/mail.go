@@ -45,7 +45,7 @@ func newMailDelivery(list contact.ListKey) *subscription {
 		filter: store.Filter{
 			Namespace: list.Namespace, Lists: []string{list.Name}, Types: []v1alpha1.EventType{contact.EventOptInMail},
 		},
-		timeout: mailTimeout, intervals: mailIntervals,
+		timeout: mailTimeout, rules: rules{intervals: mailIntervals},
 		ordering: v1alpha1.OrderingPerContact, maxInFlight: mailConnections,
 	}
 }

@@ -171,7 +171,7 @@ func TestEncryptionKeyProblems(t *testing.T) {
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionRC4, encryptionKey: place,
 		}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
-		g.Expect(o).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureEncryption}))
+		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureEncryption}))
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), ContainSubstring(signing.Namespace+"/"+place.name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(encryptionKeyText))
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/guard"
@@ -25,6 +26,15 @@ const (
 	// givenUp: the event is closed although nobody has it, because no other
 	// attempt could change that.
 	givenUp
+	// gone: the callback says that it is there no more, so it is not called again
+	// (Standard Webhooks, for 410).
+	gone
+	// unsendable: no call can be made of the event, which is set aside. It says
+	// nothing about the callback.
+	unsendable
+	// hindered: the call could not be made for a reason on our side. The event is
+	// tried again, and uses up no retry.
+	hindered
 	// aborted: this process gave up for reasons of its own, so the attempt
 	// says nothing about the callback.
 	aborted
@@ -38,6 +48,9 @@ type outcome struct {
 	// status is the status of the answer, of HTTP or of SMTP; 0 when there was
 	// none.
 	status int
+	// retryAfter is after what time the callback asks to be called again; 0 when
+	// it does not say.
+	retryAfter time.Duration
 }
 
 // outcomeDelivered and outcomeAborted name outcomes that have no reason.

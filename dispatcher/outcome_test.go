@@ -183,7 +183,7 @@ func TestSigningSecretProblems(t *testing.T) {
 		}
 		e := &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
 		o, err := c.attempt(t.Context(), s, e)
-		g.Expect(o).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureSigning}), name)
+		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureSigning}), name)
 		g.Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("%s/%s", namespace, name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(known))
 	}

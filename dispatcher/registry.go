@@ -237,19 +237,35 @@ func (g *registry) register(ctx context.Context, started *entry, delivery store.
 		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
 	}
 	r.ledger = newLedger(delivery, events, r.sub.ordering)
+	requests, err := g.options.Store.LoadRequests(ctx, r.key)
+	if err != nil {
+		return err
+	}
+	for _, request := range requests {
+		r.note(request)
+	}
 	return nil
+}
+
+// ask hands a request to the runner of its subscription, if there is one yet.
+func (g *registry) ask(request store.Request) {
+	if running := g.get(request.Key); running != nil {
+		running.runner.ask(request)
+	}
 }
 
 // newRunner returns a runner that has no open events yet.
 func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery) *runner {
 	r := &runner{
 		key: s.key, token: delivery.Token,
-		log: g.options.Store, clock: g.options.Clock, tail: g.tail,
+		log: g.options.Store, aside: g.options.Store, clock: g.options.Clock, tail: g.tail,
 		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
 		wake:   make(chan struct{}, 1),
 		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
 		behind: delivery.Behind, written: delivery.Cursor,
-		toldFailing: !delivery.Health.FailingSince.IsZero(),
+		requests:        map[store.RequestType]store.Request{},
+		toldFailing:     !delivery.Health.FailingSince.IsZero(),
+		toldDeactivated: delivery.Life.Deactivation != nil,
 	}
 	if s.isMail() {
 		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint

@@ -60,6 +60,7 @@ type Options struct {
 type Store interface {
 	store.Log
 	store.Deliveries
+	store.Requests
 	store.Texts
 	Forgetter
 	ContactFinder
@@ -124,6 +125,7 @@ func Run(ctx context.Context, options Options) error {
 	defer endCheckpoints()
 	parts.Go(func() { follower.run(ctx) })
 	parts.Go(func() { runners.run(ctx) })
+	parts.Go(func() { runners.followRequests(ctx) })
 	checkpoints.Go(func() { writer.run(stopCheckpoints) })
 	parts.Wait()
 	endCheckpoints()

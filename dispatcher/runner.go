@@ -32,6 +32,12 @@ type deliverer interface {
 	close()
 }
 
+// asideReader reads what was set aside.
+type asideReader interface {
+	// SetAsideEvents returns positions of set-aside events behind this one.
+	SetAsideEvents(ctx context.Context, key store.SubscriptionKey, after int64, limit int) ([]int64, error)
+}
+
 // runner delivers the events of one subscription, or opt-in mails. Its loop starts attempts, and
 // reading while it lags; each attempt runs on its own and settles itself.
 //
@@ -41,6 +47,7 @@ type runner struct {
 	key    store.SubscriptionKey
 	token  int64
 	log    store.Log
+	aside  asideReader
 	clock  clock.Clock
 	tail   *tail
 	logger logr.Logger
@@ -70,12 +77,16 @@ type runner struct {
 	behind    int64
 	countedAt time.Time
 	counted   span
+	// requests are those that have no answer yet, by type.
+	requests map[store.RequestType]store.Request
+	// testing is the value of the test request that is under way.
+	testing string
 	// dirty: the ledger has changed since it was last written. written is the
 	// cursor that was.
 	dirty   bool
 	written int64
-	// toldFailing is what was last logged of the health.
-	toldFailing bool
+	// toldFailing and toldDeactivated are what was last logged of the health.
+	toldFailing, toldDeactivated bool
 }
 
 // span is a part of the log.
@@ -102,18 +113,20 @@ func (r *runner) beginReading() bool {
 	upTo := r.tail.at()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.reading || r.live || r.clock.Now().Before(r.readAgain) {
+	if r.reading || r.clock.Now().Before(r.readAgain) {
 		return false
 	}
-	r.reading = r.wantsPage() || r.wantsCount(upTo)
+	r.reading = !r.live && (r.wantsPage() || r.wantsCount(upTo)) || r.wantsOwed() || r.wantsAnswer()
 	return r.reading
 }
 
-// read catches up and counts, once.
+// read does once all that needs the store.
 func (r *runner) read(ctx context.Context) {
-	err := r.catchUp(ctx)
-	if err == nil {
-		err = r.count(ctx)
+	var err error
+	for _, part := range []func(context.Context) error{r.catchUp, r.count, r.answerAll, r.replayOwed, r.checkWaiting} {
+		if err = part(ctx); err != nil {
+			break
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,6 +171,7 @@ func (r *runner) update(s *subscription) {
 		defer r.mu.Unlock()
 		r.sub = s
 		r.ledger.setOrdering(s.ordering)
+		r.dirty = true // when it will be deactivated depends on what the spec says
 		r.countedAt, r.counted = time.Time{}, span{}
 	})
 	r.rouse()
@@ -203,12 +217,16 @@ func (r *runner) forget(event *contact.Event) {
 	r.rouse()
 }
 
+// takesEvents tells whether events are taken from the log. Those of a callback
+// that was deactivated are counted, held or not. mu is held.
+func (r *runner) takesEvents() bool { return !r.sub.held || r.ledger.life.Deactivation != nil }
+
 // goLive makes the runner live if it has seen all up to this position and can
 // take more.
 func (r *runner) goLive(position int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.sub.held || r.ledger.cursor < position || r.ledger.room() == 0 {
+	if !r.takesEvents() || r.ledger.cursor < position || r.ledger.room() == 0 {
 		return false
 	}
 	r.live = true
@@ -233,7 +251,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 	defer r.mu.Unlock()
 	now := r.clock.Now()
 	for !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
-		e := r.ledger.next(now)
+		e := r.ledger.next(now, &r.sub.rules)
 		if e == nil {
 			break
 		}
@@ -242,7 +260,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 	}
 	var next time.Time
 	if !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
-		next = r.ledger.nextDue()
+		next = r.ledger.nextDue(&r.sub.rules)
 	}
 	if recount := now.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
 		next = recount
@@ -272,14 +290,14 @@ func (r *runner) attempt(ctx context.Context, s *subscription, e *openEvent) {
 func (r *runner) settle(e *openEvent, o outcome, ended time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ledger.settle(e, o, ended, r.sub.intervals)
+	r.ledger.settle(e, o, ended, &r.sub.rules)
 	r.dirty = r.dirty || o.verdict != aborted
 	r.rouse()
 }
 
 // snapshot returns what to write to the store, if anything. position is the
 // tail's; its lock is held. idle asks for a cursor too that has merely moved.
-func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
+func (r *runner) snapshot(position int64, idle bool) (store.Progress, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	cursor := r.ledger.cursor
@@ -287,14 +305,30 @@ func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
 		cursor = max(cursor, position)
 	}
 	if !r.dirty && !(idle && cursor != r.written) {
-		return store.Delivery{}, false
+		return store.Progress{}, false
 	}
 	r.dirty, r.written = false, cursor
 	r.tellHealth()
-	return store.Delivery{
-		Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
-		Behind: r.behind, Health: r.ledger.health,
-	}, true
+	r.ledger.health.DeactivationDue = r.ledger.deactivationDue(&r.sub.rules)
+	progress := store.Progress{
+		Delivery: store.Delivery{
+			Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
+			Behind: r.behind, Health: r.ledger.health, Life: cloneLife(r.ledger.life),
+		},
+		Aside: r.ledger.aside, Taken: r.ledger.taken, Raised: r.ledger.raised,
+	}
+	r.ledger.aside, r.ledger.taken, r.ledger.raised = nil, nil, nil
+	return progress, true
+}
+
+// notWritten says that a snapshot did not reach the store.
+func (r *runner) notWritten(progress *store.Progress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty = true
+	r.ledger.aside = append(progress.Aside, r.ledger.aside...)
+	r.ledger.taken = append(progress.Taken, r.ledger.taken...)
+	r.ledger.raised = append(progress.Raised, r.ledger.raised...)
 }
 
 // tellHealth logs that callback or mail server has begun or ceased to fail. It
@@ -303,6 +337,15 @@ func (r *runner) snapshot(position int64, idle bool) (store.Delivery, bool) {
 func (r *runner) tellHealth() {
 	health := &r.ledger.health
 	failing := !health.FailingSince.IsZero()
+	deactivated := r.ledger.life.Deactivation != nil
+	if deactivated != r.toldDeactivated {
+		r.toldDeactivated = deactivated
+		if deactivated {
+			r.logger.Info("callback is deactivated", "reason", health.LastFailure.Reason, "status", health.LastFailure.HTTPStatus)
+		} else {
+			r.logger.Info("callback is reactivated")
+		}
+	}
 	switch {
 	case failing == r.toldFailing:
 		return
@@ -313,11 +356,4 @@ func (r *runner) tellHealth() {
 		r.logger.Info("deliveries succeed again")
 	}
 	r.toldFailing = failing
-}
-
-// notWritten says that the last snapshot did not reach the store.
-func (r *runner) notWritten() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dirty = true
 }

@@ -18,6 +18,8 @@ import (
 const (
 	defaultTimeout     = 10 * time.Second
 	defaultMaxInFlight = 64
+	defaultWindow      = 5 * 24 * time.Hour
+	defaultReplayRate  = 100
 )
 
 // defaultIntervals are MailUp's: 5 retries, every 5 minutes.
@@ -35,7 +37,7 @@ type subscription struct {
 	url         string
 	method      string
 	timeout     time.Duration
-	intervals   []time.Duration
+	rules       rules
 	ordering    v1alpha1.Ordering
 	maxInFlight int
 	// signingSecret is where the signing secret is.
@@ -55,11 +57,14 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
 		},
-		format:      newFormat(&spec.Payload),
-		url:         spec.Callback.URL,
-		method:      http.MethodPost,
-		timeout:     defaultTimeout,
-		intervals:   defaultIntervals,
+		format:  newFormat(&spec.Payload),
+		url:     spec.Callback.URL,
+		method:  http.MethodPost,
+		timeout: defaultTimeout,
+		rules: rules{
+			intervals: defaultIntervals, deactivation: v1alpha1.DeactivateOnUnreachable,
+			window: defaultWindow, replayGap: time.Second / defaultReplayRate,
+		},
 		ordering:    v1alpha1.OrderingPerContact,
 		maxInFlight: defaultMaxInFlight,
 		signingSecret: secretPlace{
@@ -77,16 +82,32 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	if spec.Callback.Timeout != nil {
 		s.timeout = spec.Callback.Timeout.Duration
 	}
-	if len(spec.Retry.Intervals) > 0 {
-		s.intervals = durations(spec.Retry.Intervals)
-	}
+	s.rules.set(spec)
 	if spec.Ordering != "" {
 		s.ordering = spec.Ordering
 	}
 	if spec.RateLimit.MaxInFlight > 0 {
 		s.maxInFlight = int(spec.RateLimit.MaxInFlight)
 	}
+	// A replay leaves half of the calls that may be under way to live events.
+	s.rules.maxReplayed = max(1, s.maxInFlight/2)
 	return s
+}
+
+// set takes over what a spec says.
+func (r *rules) set(spec *v1alpha1.WebhookSubscriptionSpec) {
+	if len(spec.Retry.Intervals) > 0 {
+		r.intervals = durations(spec.Retry.Intervals)
+	}
+	if spec.Deactivation.Policy != "" {
+		r.deactivation = spec.Deactivation.Policy
+	}
+	if spec.Buffer.Window != nil {
+		r.window = spec.Buffer.Window.Duration
+	}
+	if spec.Replay.RequestsPerSecond > 0 {
+		r.replayGap = time.Second / time.Duration(spec.Replay.RequestsPerSecond)
+	}
 }
 
 // isHeld: somebody suspended it, or the controller has not accepted it.

@@ -11,11 +11,12 @@ const Finalizer = "postbus.dev/cleanup"
 //
 //   - True on a ContactList: ReasonValid. On an ApiKey: ReasonIssued, and
 //     ReasonRotating while the key before it works too.
-//     On a WebhookSubscription: ReasonActive, and ReasonSuspended, because a
-//     subscription that is suspended on purpose is as its spec wants it.
+//     On a WebhookSubscription: ReasonActive, ReasonReplaying, and
+//     ReasonSuspended, because a subscription that is suspended on purpose is as
+//     its spec wants it.
 //   - False: on a ContactList ReasonTemplateNotFound, ReasonTemplateInvalid and
 //     ReasonMailingInvalid; the list takes contacts all the same. On a
-//     WebhookSubscription ReasonFailing. On that and on an ApiKey the False
+//     WebhookSubscription ReasonFailing and ReasonDeactivated. On that and on an ApiKey the False
 //     reasons of ConditionAccepted; on an ApiKey also ReasonExpired and
 //     ReasonSuspended, because the key is refused then.
 //   - Unknown: ReasonProgressing, while no controller has looked at the object,
@@ -88,6 +89,17 @@ const (
 	ReasonActive = "Active"
 	// ReasonFailing: the last calls failed and are being retried.
 	ReasonFailing = "Failing"
+	// ReasonDeactivated: the callback was deactivated and is called no more, until
+	// somebody reactivates it.
+	ReasonDeactivated = "Deactivated"
+	// ReasonReplaying: events are sent again, beside the live ones.
+	ReasonReplaying = "Replaying"
+	// ReasonEventsSetAside is on no condition: it is a Warning event, sent when
+	// more events were set aside.
+	ReasonEventsSetAside = "EventsSetAside"
+	// ReasonRequestRefused is on no condition: it is a Warning event, sent when an
+	// annotation asks for what can't be done.
+	ReasonRequestRefused = "RequestRefused"
 	// ReasonSucceeded: the callback answered the last call with success.
 	ReasonSucceeded = "Succeeded"
 	// ReasonNotCalled: the callback has not been called yet.

@@ -1,6 +1,7 @@
 package contact
 
 import (
+	"slices"
 	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
@@ -20,12 +21,23 @@ const (
 // was started, and the dispatcher mails its link.
 const EventOptInMail v1alpha1.EventType = "OptInMail"
 
-// LogTypes are all types of events that the log has: those that subscriptions can
-// name, and EventOptInMail. Whoever follows the log must read them all, or would
-// wait for ever behind one that is left out.
-var LogTypes = []v1alpha1.EventType{
-	EventCreate, EventSubscribe, EventUnsubscribe, EventChangeProfile, EventDelete, EventOptInMail,
-}
+// The operational events are in the log too. They tell of an object, not of a
+// contact, and their list has a namespace but no name.
+const (
+	EventFailing     = v1alpha1.EventType(v1alpha1.OperationalFailing)
+	EventDeactivated = v1alpha1.EventType(v1alpha1.OperationalDeactivated)
+	EventReactivated = v1alpha1.EventType(v1alpha1.OperationalReactivated)
+	EventKeyExpiring = v1alpha1.EventType(v1alpha1.OperationalKeyExpiring)
+)
+
+// EventTypes are the types of events about contacts, those that subscriptions
+// name in spec.events.
+var EventTypes = []v1alpha1.EventType{EventCreate, EventSubscribe, EventUnsubscribe, EventChangeProfile, EventDelete}
+
+// LogTypes are all types of events that the log has. Whoever follows the log must
+// read them all, or would wait for ever behind one that is left out.
+var LogTypes = append(slices.Clone(EventTypes),
+	EventOptInMail, EventFailing, EventDeactivated, EventReactivated, EventKeyExpiring)
 
 // The sources of events, as a WebhookSubscription names them.
 const (
@@ -64,9 +76,32 @@ type Event struct {
 	// events of the address are gone from the log. The event's contact is zero
 	// when there was none to remove; nobody is told then.
 	Forget bool
+	// Operation is what an operational event tells; nil on any other.
+	Operation *Operation
 	// Hops is how many callbacks one after the other led to the event; 0 when
 	// nobody's callback did.
 	Hops int
+}
+
+// Operation is what happened to an object. Which fields are set depends on the
+// event's type.
+type Operation struct {
+	// Kind and Name are the object's; its namespace is that of the event's list.
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// Reason and HTTPStatus are of the last failed attempt.
+	Reason     v1alpha1.FailureReason `json:"reason,omitempty"`
+	HTTPStatus int                    `json:"httpStatus,omitempty"`
+	// FailingSince is when calls began to fail.
+	FailingSince time.Time `json:"failingSince,omitzero"`
+	// Due is when the callback will be deactivated, or the key expires.
+	Due time.Time `json:"due,omitzero"`
+	// BufferedUntil is when a deactivated subscription's buffer ends.
+	BufferedUntil time.Time `json:"bufferedUntil,omitzero"`
+	// Replay tells of a reactivation that the buffered events are sent.
+	Replay bool `json:"replay,omitempty"`
+	// Events is how many events were buffered when that happened.
+	Events int64 `json:"events,omitempty"`
 }
 
 // ListKey names a ContactList of any namespace.

@@ -6,7 +6,8 @@
 //   - contacts, one row each;
 //   - the event log: what happened to contacts, in the order of commits;
 //   - deliveries, one small row for each subscription: how far it has read the
-//     log, which events of what it read are still open, and how its callback is;
+//     log, which events of what it read are still open, and how its callback is.
+//     Beside it the events that were set aside, and what was asked for;
 //   - key usage, when each API key was last used;
 //   - texts, the templates of lists that the controller has checked.
 //
@@ -16,8 +17,11 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +54,7 @@ type Store interface {
 	ContactReader
 	Log
 	Deliveries
+	Requests
 	KeyUsage
 	Texts
 	// Identity returns a random name that the store got when it was made and
@@ -145,6 +150,12 @@ type Log interface {
 	Read(ctx context.Context, query Query) ([]contact.Event, error)
 	// CountEvents counts the events that the query names; Limit is ignored.
 	CountEvents(ctx context.Context, query Query) (int64, error)
+	// PositionBefore returns the position behind which the events of this time
+	// and later begin.
+	PositionBefore(ctx context.Context, at time.Time) (int64, error)
+	// LastPosition returns the position of the last event of an address up to a
+	// position, 0 when there is none.
+	LastPosition(ctx context.Context, list contact.ListKey, address string, upTo int64) (int64, error)
 	// WaitForEvents returns nil once there is an event after this position, or
 	// the context's error.
 	WaitForEvents(ctx context.Context, after int64) error
@@ -164,8 +175,30 @@ type Query struct {
 	Limit int
 }
 
+// EventID returns the id of the event at a position. It ends in random text, and
+// begins with the position, so that an event is found by its id without an index.
+func EventID(position int64) string {
+	return fmt.Sprintf("%s%0*s_%s", eventIDPrefix, eventIDDigits, strings.ToUpper(strconv.FormatInt(position, 36)), rand.Text())
+}
+
+// EventPosition returns the position of the event that has this id, if it is the
+// id of one.
+func EventPosition(id string) (position int64, ok bool) {
+	digits, ok := strings.CutPrefix(id, eventIDPrefix)
+	digits, _, found := strings.Cut(digits, "_")
+	position, err := strconv.ParseInt(digits, 36, 64)
+	return position, ok && found && err == nil && position > 0
+}
+
+const (
+	eventIDPrefix = "evt_"
+	// eventIDDigits makes ids of one length, in the order of their positions, for
+	// longer than there will be events.
+	eventIDDigits = 11
+)
+
 // Filter is the part of a subscription that an engine can match. The zero
-// Filter matches every event but contact.EventOptInMail, which must be named.
+// Filter matches every event about a contact; other types must be named.
 type Filter struct {
 	// Namespace is the lists' namespace; empty means any.
 	Namespace string
@@ -187,7 +220,7 @@ func (f Filter) Matches(event *contact.Event) bool {
 
 func (f Filter) matchesType(kind v1alpha1.EventType) bool {
 	if len(f.Types) == 0 {
-		return kind != contact.EventOptInMail
+		return slices.Contains(contact.EventTypes, kind)
 	}
 	return slices.Contains(f.Types, kind)
 }
@@ -212,76 +245,6 @@ const mailPrefix = "mail/"
 func (k SubscriptionKey) MailList() (list contact.ListKey, isMail bool) {
 	name, isMail := strings.CutPrefix(k.Name, mailPrefix)
 	return contact.ListKey{Namespace: k.Namespace, Name: name}, isMail
-}
-
-// Deliveries keeps how far each subscription is. The controller opens and
-// drops a subscription's row, the dispatcher that delivers for it writes it.
-type Deliveries interface {
-	// OpenDelivery makes the row of a new subscription, at the end of the log,
-	// so that it gets every event committed afterwards. It does nothing when
-	// there is one.
-	OpenDelivery(ctx context.Context, key SubscriptionKey) error
-	// DropDelivery removes the row; it does nothing when there is none.
-	DropDelivery(ctx context.Context, key SubscriptionKey) error
-	// LoadDelivery returns the row, or ErrNotFound.
-	LoadDelivery(ctx context.Context, key SubscriptionKey) (Delivery, error)
-	// Checkpoint writes rows together, in one commit. It never makes a row, and
-	// it leaves a row alone that has another Token: such keys are returned.
-	Checkpoint(ctx context.Context, deliveries []Delivery) (gone []SubscriptionKey, err error)
-	// DeliveriesSince returns the rows of subscriptions written after this
-	// revision, oldest write first. 0 returns all. Rows of mails are not among
-	// them.
-	DeliveriesSince(ctx context.Context, revision int64) ([]Delivery, error)
-}
-
-// Delivery is how far one subscription is.
-type Delivery struct {
-	Key SubscriptionKey
-	// Token fences: whoever writes the row must know the token that the store
-	// gave it. A row that was dropped and opened again has another one.
-	Token int64
-	// Cursor is the position up to which events were taken from the log. Every
-	// matching event at or below it is delivered, or in Open.
-	Cursor int64
-	// Open are the events that were taken and are not delivered yet, by position.
-	Open []OpenEvent
-	// Behind is how many matching events there were after Cursor when that was
-	// last counted.
-	Behind int64
-	// Health is how the callback is.
-	Health Health
-	// Revision rises with each write of any row. The store sets it.
-	Revision int64
-}
-
-// OpenEvent is an event that was taken from the log and is not delivered yet.
-type OpenEvent struct {
-	Position int64 `json:"position"`
-	// Attempts is how many attempts have failed.
-	Attempts int `json:"attempts,omitempty"`
-	// NextAttempt is when the next attempt is due; zero means now.
-	NextAttempt time.Time `json:"nextAttempt,omitzero"`
-}
-
-// Health is how a callback is.
-type Health struct {
-	// LastSuccess is when a call last succeeded; zero when none has.
-	LastSuccess time.Time `json:"lastSuccess,omitzero"`
-	// FailingSince is when the first attempt failed after the last success;
-	// zero while the last call succeeded or none was made.
-	FailingSince time.Time `json:"failingSince,omitzero"`
-	// LastFailure is the last attempt that failed, nil when none has.
-	LastFailure *Failure `json:"lastFailure,omitempty"`
-}
-
-// Failure is an attempt that failed.
-type Failure struct {
-	Time   time.Time              `json:"time"`
-	Reason v1alpha1.FailureReason `json:"reason"`
-	// HTTPStatus is what the callback answered; 0 when it did not.
-	HTTPStatus int `json:"httpStatus,omitempty"`
-	// Attempts is how many attempts the event had, this one included.
-	Attempts int `json:"attempts"`
 }
 
 // KeyName names an ApiKey of any namespace.

@@ -14,12 +14,23 @@ const (
 	insertDelivery = `INSERT INTO deliveries (namespace, name, token, cursor, open, behind, health, revision)
 		VALUES (?1, ?2, ?3, ?4, '[]', 0, '{}', ?3) ON CONFLICT DO NOTHING`
 
-	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, revision = ?
+	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, life = ?, revision = ?
 		WHERE namespace = ? AND name = ? AND token = ?`
 
 	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ?`
 
-	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, revision FROM deliveries`
+	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, life, revision,
+		(SELECT count(*) FROM set_aside s WHERE s.namespace = d.namespace AND s.name = d.name) FROM deliveries d`
+
+	// ofSubscription tells rows of subscriptions from those of mails, see
+	// store.MailKey. No object's name has a slash.
+	ofSubscription = `name NOT LIKE '%/%'`
+
+	insertSetAside = `INSERT INTO set_aside (namespace, name, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
+
+	deleteSetAside = `DELETE FROM set_aside WHERE namespace = ? AND name = ? AND position = ?`
+
+	dropSetAside = `DELETE FROM set_aside WHERE namespace = ? AND name = ?`
 )
 
 // OpenDelivery implements store.Deliveries.
@@ -42,8 +53,12 @@ func (tx *transaction) openDelivery(key store.SubscriptionKey, after int64) erro
 // DropDelivery implements store.Deliveries.
 func (s *Store) DropDelivery(ctx context.Context, key store.SubscriptionKey) error {
 	err := s.writer.do(ctx, func(tx *transaction) error {
-		_, err := tx.exec(tx.deleteDelivery, key.Namespace, key.Name)
-		return err
+		for _, drop := range []*sql.Stmt{tx.deleteDelivery, tx.dropSetAside, tx.dropRequests} {
+			if _, err := tx.exec(drop, key.Namespace, key.Name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("drop the delivery state: %w", err)
@@ -51,7 +66,7 @@ func (s *Store) DropDelivery(ctx context.Context, key store.SubscriptionKey) err
 	return nil
 }
 
-// nextRevision numbers a write of a deliveries row. A number may be left out
+// nextRevision numbers a write of a row of deliveries or requests. A number may be left out
 // when a transaction is rolled back, but none is given twice.
 func (tx *transaction) nextRevision() int64 {
 	tx.revision++
@@ -59,17 +74,21 @@ func (tx *transaction) nextRevision() int64 {
 }
 
 // Checkpoint implements store.Deliveries.
-func (s *Store) Checkpoint(ctx context.Context, deliveries []store.Delivery) ([]store.SubscriptionKey, error) {
+func (s *Store) Checkpoint(ctx context.Context, progress []store.Progress) ([]store.SubscriptionKey, error) {
 	var gone []store.SubscriptionKey
 	err := s.writer.do(ctx, func(tx *transaction) error {
 		gone = nil
-		for i := range deliveries {
-			found, err := tx.writeDelivery(&deliveries[i])
+		for i := range progress {
+			found, err := tx.writeDelivery(&progress[i].Delivery)
 			if err != nil {
 				return err
 			}
 			if !found {
-				gone = append(gone, deliveries[i].Key)
+				gone = append(gone, progress[i].Key)
+				continue
+			}
+			if err := tx.writeBelongings(&progress[i]); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -81,21 +100,42 @@ func (s *Store) Checkpoint(ctx context.Context, deliveries []store.Delivery) ([]
 }
 
 func (tx *transaction) writeDelivery(delivery *store.Delivery) (found bool, err error) {
-	open, err := json.Marshal(delivery.Open)
-	if err != nil {
-		return false, err
+	var encoded [3]string
+	for i, part := range []any{delivery.Open, delivery.Health, delivery.Life} {
+		text, err := json.Marshal(part)
+		if err != nil {
+			return false, err
+		}
+		encoded[i] = string(text)
 	}
-	health, err := json.Marshal(delivery.Health)
-	if err != nil {
-		return false, err
-	}
-	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, string(open), delivery.Behind, string(health), tx.nextRevision(),
+	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, encoded[0], delivery.Behind, encoded[1], encoded[2], tx.nextRevision(),
 		delivery.Key.Namespace, delivery.Key.Name, delivery.Token)
 	if err != nil {
 		return false, err
 	}
 	rows, err := result.RowsAffected()
 	return rows > 0, err
+}
+
+// writeBelongings writes what a checkpoint says beside the row.
+func (tx *transaction) writeBelongings(progress *store.Progress) error {
+	for _, change := range []struct {
+		statement *sql.Stmt
+		positions []int64
+	}{{tx.deleteSetAside, progress.Taken}, {tx.insertSetAside, progress.Aside}} {
+		for _, position := range change.positions {
+			if _, err := tx.exec(change.statement, progress.Key.Namespace, progress.Key.Name, position); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range progress.Raised {
+		raised := progress.Raised[i] // the caller may write it again
+		if err := tx.appendEvent(&raised); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // LoadDelivery implements store.Deliveries.
@@ -113,20 +153,13 @@ func (s *Store) LoadDelivery(ctx context.Context, key store.SubscriptionKey) (st
 
 // DeliveriesSince implements store.Deliveries.
 func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.Delivery, error) {
-	rows, err := s.read.QueryContext(ctx, selectDeliveries+" WHERE revision > ? AND name NOT LIKE 'mail/%' ORDER BY revision", revision)
-	if err != nil {
-		return nil, fmt.Errorf("read delivery states: %w", err)
-	}
-	defer func() { _ = rows.Close() }() // rows.Err has what matters
 	var deliveries []store.Delivery
-	for rows.Next() {
+	err := queryAll(ctx, s.read, func(rows *sql.Rows) error {
 		delivery, err := scanDelivery(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read delivery states: %w", err)
-		}
 		deliveries = append(deliveries, delivery)
-	}
-	if err := rows.Err(); err != nil {
+		return err
+	}, selectDeliveries+" WHERE revision > ? AND "+ofSubscription+" ORDER BY revision", revision)
+	if err != nil {
 		return nil, fmt.Errorf("read delivery states: %w", err)
 	}
 	return deliveries, nil
@@ -134,19 +167,37 @@ func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.De
 
 func scanDelivery(row interface{ Scan(...any) error }) (store.Delivery, error) {
 	var (
-		delivery     store.Delivery
-		open, health []byte
+		delivery           store.Delivery
+		open, health, life []byte
 	)
 	err := row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Token, &delivery.Cursor, &open,
-		&delivery.Behind, &health, &delivery.Revision)
+		&delivery.Behind, &health, &life, &delivery.Revision, &delivery.SetAside)
 	if err != nil {
 		return delivery, err
 	}
-	if err := json.Unmarshal(open, &delivery.Open); err != nil {
-		return delivery, fmt.Errorf("decode the open events of %s/%s: %w", delivery.Key.Namespace, delivery.Key.Name, err)
-	}
-	if err := json.Unmarshal(health, &delivery.Health); err != nil {
-		return delivery, fmt.Errorf("decode the health of %s/%s: %w", delivery.Key.Namespace, delivery.Key.Name, err)
+	for _, part := range []struct {
+		title   string
+		encoded []byte
+		into    any
+	}{{"open events", open, &delivery.Open}, {"health", health, &delivery.Health}, {"life", life, &delivery.Life}} {
+		if err := json.Unmarshal(part.encoded, part.into); err != nil {
+			return delivery, fmt.Errorf("decode the %s of %s/%s: %w", part.title, delivery.Key.Namespace, delivery.Key.Name, err)
+		}
 	}
 	return delivery, nil
+}
+
+// SetAsideEvents implements store.Deliveries.
+func (s *Store) SetAsideEvents(ctx context.Context, key store.SubscriptionKey, after int64, limit int) (positions []int64, err error) {
+	err = queryAll(ctx, s.read, func(rows *sql.Rows) error {
+		var position int64
+		err := rows.Scan(&position)
+		positions = append(positions, position)
+		return err
+	}, `SELECT position FROM set_aside WHERE namespace = ? AND name = ? AND position > ? ORDER BY position LIMIT ?`,
+		key.Namespace, key.Name, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read what was set aside: %w", err)
+	}
+	return positions, nil
 }

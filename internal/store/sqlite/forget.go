@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 
 	"postbus.dev/postbus/internal/contact"
@@ -12,13 +13,22 @@ const (
 
 	insertForgetting = `INSERT INTO forgetting (position) VALUES (?)`
 
-	// A subscription is past an event when its cursor is and the event is not
-	// open. One that does not match it passes by too. Mails are of no account:
-	// that somebody is forgotten is nothing to them.
+	// What was set aside is sent no more when its event is gone.
+	purgeSetAside = `DELETE FROM set_aside WHERE position IN (
+		SELECT position FROM events WHERE namespace = ? AND list = ? AND address = ? AND position < ?)`
+
+	// A subscription is past an event when its cursor is and the event is neither
+	// open, owed nor set aside. One that does not match it passes by too. Mails are
+	// of no account: that somebody is forgotten is nothing to them.
 	scrubEvents = `UPDATE events SET address = '', payload = '{"contact":{}}' WHERE position IN (
 		SELECT f.position FROM forgetting f JOIN events e USING (position) WHERE NOT EXISTS (
-			SELECT 1 FROM deliveries d WHERE d.namespace = e.namespace AND d.name NOT LIKE 'mail/%' AND (d.cursor < f.position OR EXISTS (
-				SELECT 1 FROM json_each(d.open) WHERE value ->> '$.position' = f.position))))`
+			SELECT 1 FROM deliveries d WHERE d.namespace = e.namespace AND d.` + ofSubscription + ` AND (
+				d.cursor < f.position
+				OR EXISTS (SELECT 1 FROM json_each(d.open) WHERE value ->> '$.position' = f.position)
+				OR EXISTS (SELECT 1 FROM json_each(d.life, '$.owed.spans')
+					WHERE value ->> '$.after' < f.position AND value ->> '$.upTo' >= f.position)
+				OR EXISTS (SELECT 1 FROM set_aside a
+					WHERE a.namespace = d.namespace AND a.name = d.name AND a.position = f.position))))`
 
 	// Those that are tombstones now, and those whose event is gone altogether.
 	deleteForgetting = `DELETE FROM forgetting WHERE position NOT IN (
@@ -28,11 +38,12 @@ const (
 // forget removes what the log knows of an address from before this event, and
 // has the event itself become a tombstone later.
 func (tx *transaction) forget(event *contact.Event) error {
-	_, err := tx.exec(tx.purgeEvents, event.List.Namespace, event.List.Name, event.Address, event.Position)
-	if err != nil {
-		return err
+	for _, purge := range []*sql.Stmt{tx.purgeSetAside, tx.purgeEvents} {
+		if _, err := tx.exec(purge, event.List.Namespace, event.List.Name, event.Address, event.Position); err != nil {
+			return err
+		}
 	}
-	_, err = tx.exec(tx.insertForgetting, event.Position)
+	_, err := tx.exec(tx.insertForgetting, event.Position)
 	return err
 }
 

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 )
 
 const (
-	insertEvent = `INSERT INTO events (id, namespace, list, address, type, source, time, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+	insertEvent = `INSERT INTO events (position, id, namespace, list, address, type, source, time, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	selectEvents = `SELECT position, id, namespace, list, address, type, source, time, payload FROM events`
 
@@ -24,31 +23,33 @@ const (
 
 // payload is the part of an event that nobody searches for.
 type payload struct {
-	Contact contact.Contact `json:"contact"`
-	Changed []string        `json:"changed,omitempty"`
-	Reason  *contact.Reason `json:"reason,omitempty"`
-	Forget  bool            `json:"forget,omitempty"`
-	Hops    int             `json:"hops,omitempty"`
+	Contact   contact.Contact    `json:"contact"`
+	Changed   []string           `json:"changed,omitempty"`
+	Reason    *contact.Reason    `json:"reason,omitempty"`
+	Forget    bool               `json:"forget,omitempty"`
+	Operation *contact.Operation `json:"operation,omitempty"`
+	Hops      int                `json:"hops,omitempty"`
 }
 
 // appendEvent writes an event at the end of the log and gives it its position
 // and id.
 func (tx *transaction) appendEvent(event *contact.Event) error {
-	event.ID = "evt_" + rand.Text()
+	event.Position = tx.head + 1
+	event.ID = store.EventID(event.Position)
 	encoded, err := json.Marshal(payload{
-		Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget, Hops: event.Hops,
+		Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget,
+		Operation: event.Operation, Hops: event.Hops,
 	})
 	if err != nil {
 		return fmt.Errorf("encode an event: %w", err)
 	}
-	result, err := tx.exec(tx.insertEvent, event.ID, event.List.Namespace, event.List.Name, event.Address,
+	_, err = tx.exec(tx.insertEvent, event.Position, event.ID, event.List.Namespace, event.List.Name, event.Address,
 		event.Type, event.Source, event.Time.UnixNano(), string(encoded))
 	if err != nil {
 		return err
 	}
-	event.Position, err = result.LastInsertId()
 	tx.head = event.Position
-	return err
+	return nil
 }
 
 // Head implements store.Log.
@@ -66,20 +67,13 @@ func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, e
 	if limit <= 0 {
 		limit = defaultLimit
 	}
-	rows, err := s.read.QueryContext(ctx, selectEvents+where+" ORDER BY position LIMIT ?", append(arguments, limit)...)
-	if err != nil {
-		return nil, fmt.Errorf("read the event log: %w", err)
-	}
-	defer func() { _ = rows.Close() }() // rows.Err has what matters
 	var events []contact.Event
-	for rows.Next() {
+	err := queryAll(ctx, s.read, func(rows *sql.Rows) error {
 		event, err := scanEvent(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read the event log: %w", err)
-		}
 		events = append(events, event)
-	}
-	if err := rows.Err(); err != nil {
+		return err
+	}, selectEvents+where+" ORDER BY position LIMIT ?", append(arguments, limit)...)
+	if err != nil {
 		return nil, fmt.Errorf("read the event log: %w", err)
 	}
 	return events, nil
@@ -102,7 +96,7 @@ func scanEvent(rows *sql.Rows) (contact.Event, error) {
 	}
 	event.Time = time.Unix(0, nanos).UTC()
 	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
-	event.Forget, event.Hops = rest.Forget, rest.Hops
+	event.Forget, event.Operation, event.Hops = rest.Forget, rest.Operation, rest.Hops
 	return event, nil
 }
 
@@ -114,6 +108,26 @@ func (s *Store) CountEvents(ctx context.Context, query store.Query) (count int64
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	return count, nil
+}
+
+// PositionBefore implements store.Log.
+func (s *Store) PositionBefore(ctx context.Context, at time.Time) (position int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT coalesce(min(position) - 1, ?) FROM events WHERE time >= ?`,
+		s.writer.head.Load(), at.UnixNano()).Scan(&position)
+	if err != nil {
+		return 0, fmt.Errorf("look for the events of a time: %w", err)
+	}
+	return position, nil
+}
+
+// LastPosition implements store.Log.
+func (s *Store) LastPosition(ctx context.Context, list contact.ListKey, address string, upTo int64) (position int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT coalesce(max(position), 0) FROM events
+		WHERE namespace = ? AND list = ? AND address = ? AND position <= ?`, list.Namespace, list.Name, address, upTo).Scan(&position)
+	if err != nil {
+		return 0, fmt.Errorf("look for the last event of a contact: %w", err)
+	}
+	return position, nil
 }
 
 // conditions turns a query into a WHERE clause.
@@ -140,7 +154,7 @@ func conditions(query store.Query) (where string, arguments []any) {
 	case len(query.Filter.Types) > 0:
 		add("type IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Types))
 	case query.Positions == nil:
-		add("type <> ?", contact.EventOptInMail)
+		add("type IN (SELECT value FROM json_each(?))", jsonArray(contact.EventTypes))
 	}
 	if len(query.Filter.Sources) > 0 {
 		add("source IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Sources))

@@ -97,6 +97,27 @@ var migrations = []string{
 		texts     TEXT NOT NULL, -- store.ListTexts as JSON
 		PRIMARY KEY (namespace, list)
 	) STRICT, WITHOUT ROWID;`,
+
+	`ALTER TABLE deliveries ADD COLUMN life TEXT NOT NULL DEFAULT '{}'; -- store.Life as JSON
+
+	CREATE TABLE set_aside ( -- events that a subscription could not be sent
+		namespace TEXT NOT NULL,
+		name      TEXT NOT NULL,
+		position  INTEGER NOT NULL,
+		PRIMARY KEY (namespace, name, position)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX set_aside_position ON set_aside (position);
+
+	CREATE TABLE requests ( -- the last of each type that somebody asked of a subscription
+		namespace TEXT NOT NULL,
+		name      TEXT NOT NULL,
+		type      TEXT NOT NULL,
+		value     TEXT NOT NULL,
+		details   TEXT NOT NULL, -- the rest of store.Request as JSON
+		revision  INTEGER NOT NULL,
+		PRIMARY KEY (namespace, name, type)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX requests_revision ON requests (revision);`,
 }
 
 // readThroughSize is how large a file may be to be read through at the start:

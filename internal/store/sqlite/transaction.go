@@ -13,15 +13,17 @@ type transaction struct {
 	conn *sql.Conn
 	// head is the position of the newest event, those not committed included.
 	head, committedHead int64
-	// revision is the highest revision of any deliveries row.
+	// revision is the highest revision of any row of deliveries and requests.
 	revision int64
 
 	selectContact, selectContactByID, selectExternalID, insertContact, updateContact, deleteContact, countContact *sql.Stmt
 	selectOnce, insertOnce, deleteOnce                                                                            *sql.Stmt
 	upsertKeyUse, deleteKeyUse                                                                                    *sql.Stmt
 	upsertTexts                                                                                                   *sql.Stmt
-	insertEvent, purgeEvents, insertForgetting, scrubEvents, deleteForgetting                                     *sql.Stmt
+	insertEvent, purgeEvents, purgeSetAside, insertForgetting, scrubEvents, deleteForgetting                      *sql.Stmt
 	insertDelivery, updateDelivery, deleteDelivery                                                                *sql.Stmt
+	insertSetAside, deleteSetAside, dropSetAside                                                                  *sql.Stmt
+	upsertRequest, dropRequests                                                                                   *sql.Stmt
 	prepared                                                                                                      []*sql.Stmt
 }
 
@@ -49,6 +51,12 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.insertDelivery:    insertDelivery,
 		&tx.updateDelivery:    updateDelivery,
 		&tx.deleteDelivery:    deleteDelivery,
+		&tx.purgeSetAside:     purgeSetAside,
+		&tx.insertSetAside:    insertSetAside,
+		&tx.deleteSetAside:    deleteSetAside,
+		&tx.dropSetAside:      dropSetAside,
+		&tx.upsertRequest:     upsertRequest,
+		&tx.dropRequests:      dropRequests,
 	} {
 		made, err := conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // close closes them all
 		if err != nil {
@@ -61,7 +69,7 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 	// events themselves were removed.
 	err := conn.QueryRowContext(ctx, `SELECT
 		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0),
-		coalesce((SELECT max(revision) FROM deliveries), 0)`).Scan(&tx.head, &tx.revision)
+		max(coalesce((SELECT max(revision) FROM deliveries), 0), coalesce((SELECT max(revision) FROM requests), 0))`).Scan(&tx.head, &tx.revision)
 	if err != nil {
 		return nil, errors.Join(err, tx.close())
 	}

@@ -7,6 +7,8 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -65,13 +67,24 @@ func testCheckpoint(t *testing.T, s store.Store) {
 	shop := store.SubscriptionKey{Namespace: "marketing", Name: "shop"}
 	written := store.Delivery{
 		Key: crm, Token: open(t, s, crm), Cursor: 7, Behind: 3,
-		Open: []store.OpenEvent{{Position: 5, Attempts: 2, NextAttempt: now}, {Position: 7}},
+		Open: []store.OpenEvent{
+			{Position: 5, Attempts: 2, Retries: 1, FirstAttempt: now, NextAttempt: now, WaitEnds: now.Add(time.Second), Replayed: true},
+			{Position: 7},
+		},
 		Health: store.Health{
-			LastSuccess: now, FailingSince: now.Add(time.Second),
+			LastSuccess: now, FailingSince: now.Add(time.Second), DeactivationDue: now.Add(time.Minute),
 			LastFailure: &store.Failure{Time: now, Reason: "HTTPStatus", HTTPStatus: 500, Attempts: 2},
 		},
+		Life: store.Life{
+			Deactivation: &store.Deactivation{At: now, Until: now.Add(time.Hour), Ended: true, Lost: 2, LostFrom: now, LostTo: now},
+			Owed:         store.Owed{Spans: []store.Span{{After: 1, UpTo: 3}, {After: 4, UpTo: 5}}, Aside: store.Span{UpTo: 9}, Events: 3},
+			Replay:       &store.Replay{Of: v1alpha1.ReplayOfBuffer, Total: 9, Sent: 2, Failed: 1, StartedAt: now, FinishedAt: now, Interrupted: true},
+			Answers: map[store.RequestType]store.Answer{
+				v1alpha1.RequestReactivate: {Value: "a", Result: v1alpha1.RequestDone, Message: "Reactivated.", Time: now},
+			},
+		},
 	}
-	gone, err := s.Checkpoint(t.Context(), []store.Delivery{written, {Key: shop}})
+	gone, err := s.Checkpoint(t.Context(), []store.Progress{{Delivery: written}, {Delivery: store.Delivery{Key: shop}}})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(gone).To(Equal([]store.SubscriptionKey{shop}), "a checkpoint makes no row")
 
@@ -85,10 +98,12 @@ func testCheckpoint(t *testing.T, s store.Store) {
 	// Whoever still holds a row that was dropped and opened again is refused.
 	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed())
 	g.Expect(open(t, s, crm)).NotTo(Equal(written.Token))
-	g.Expect(s.Checkpoint(t.Context(), []store.Delivery{written})).To(Equal([]store.SubscriptionKey{crm}))
+	g.Expect(s.Checkpoint(t.Context(), []store.Progress{{Delivery: written, Aside: []int64{1}, Raised: []contact.Event{failing()}}})).To(Equal([]store.SubscriptionKey{crm}))
 	read, err = s.LoadDelivery(t.Context(), crm)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(read.Cursor).To(BeZero())
+	g.Expect(read.SetAside).To(BeZero())
+	g.Expect(s.Head(t.Context())).To(BeZero(), "nothing that belongs to it is written either")
 }
 
 // open opens a delivery and returns its token.
@@ -114,8 +129,9 @@ func testDeliveriesSince(t *testing.T, s store.Store) {
 	last := all[2].Revision
 
 	g.Expect(s.DropDelivery(t.Context(), keys[2])).To(Succeed()) // the row with the highest revision
-	_, err = s.Checkpoint(t.Context(), []store.Delivery{
-		{Key: keys[1], Token: all[1].Token, Cursor: 9}, {Key: keys[0], Token: all[0].Token, Cursor: 9},
+	_, err = s.Checkpoint(t.Context(), []store.Progress{
+		{Delivery: store.Delivery{Key: keys[1], Token: all[1].Token, Cursor: 9}},
+		{Delivery: store.Delivery{Key: keys[0], Token: all[0].Token, Cursor: 9}},
 	})
 	g.Expect(err).NotTo(HaveOccurred())
 	changed, err := s.DeliveriesSince(t.Context(), last)

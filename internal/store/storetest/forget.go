@@ -40,7 +40,7 @@ func testForget(t *testing.T, s store.Store) {
 		return scrubbed
 	}
 	checkpoint := func(delivery store.Delivery) {
-		gone, err := s.Checkpoint(t.Context(), []store.Delivery{delivery})
+		gone, err := s.Checkpoint(t.Context(), []store.Progress{{Delivery: delivery}})
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(gone).To(BeEmpty())
 	}

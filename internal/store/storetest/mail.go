@@ -104,7 +104,7 @@ func testMailDelivery(t *testing.T, s store.Store) {
 	g.Expect(row.Cursor).To(Equal(int64(2)), "the mail is behind it")
 
 	row.Cursor = 3
-	g.Expect(s.Checkpoint(t.Context(), []store.Delivery{row})).To(BeEmpty())
+	g.Expect(s.Checkpoint(t.Context(), []store.Progress{{Delivery: row}})).To(BeEmpty())
 	_, err = s.Change(t.Context(), optIn("hedy@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
 	written, err := s.LoadDelivery(t.Context(), key)

@@ -1,0 +1,218 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// SubscriptionState is where a subscription stands in its life.
+//
+// +kubebuilder:validation:Enum=Pending;Active;Failing;Failed;Suspended;Replaying
+type SubscriptionState string
+
+// The states of a subscription.
+const (
+	// StatePending: the controller has not accepted the spec; the condition
+	// Accepted tells why. Nothing is sent.
+	StatePending SubscriptionState = "Pending"
+	// StateActive: events are sent, and the last call succeeded if there was one.
+	StateActive SubscriptionState = "Active"
+	// StateFailing: calls fail since failingSince and are retried.
+	StateFailing SubscriptionState = "Failing"
+	// StateFailed: the callback was deactivated. Nothing is sent, events are kept
+	// as status.buffer tells, until somebody reactivates it.
+	StateFailed SubscriptionState = "Failed"
+	// StateReplaying: events are sent again, beside the live ones.
+	StateReplaying SubscriptionState = "Replaying"
+	// StateSuspended: spec.suspend is true. Nothing is sent, events wait.
+	StateSuspended SubscriptionState = "Suspended"
+)
+
+// FailureReason says why an attempt failed.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+type FailureReason string
+
+// The reasons of a failed attempt. They are reasons of ConditionReachable too.
+const (
+	// FailureHTTPStatus: the callback answered with a status other than 2xx.
+	FailureHTTPStatus FailureReason = "HTTPStatus"
+	// FailureRedirect: the callback answered with a redirect, which is not followed.
+	FailureRedirect FailureReason = "Redirect"
+	// FailureTimeout: no complete answer came within callback.timeout.
+	FailureTimeout FailureReason = "Timeout"
+	// FailureConnectionRefused: nothing listens at the address.
+	FailureConnectionRefused FailureReason = "ConnectionRefused"
+	// FailureConnectionBroken: the connection ended before the answer did.
+	FailureConnectionBroken FailureReason = "ConnectionBroken"
+	// FailureDNS: the host name could not be resolved.
+	FailureDNS FailureReason = "DNSError"
+	// FailureTLS: the TLS handshake failed, or the certificate is not trusted.
+	FailureTLS FailureReason = "TLSError"
+	// FailureRender: the body could not be made from the event.
+	FailureRender FailureReason = "RenderError"
+	// FailureSigning: the signing secret could not be read.
+	FailureSigning FailureReason = "SigningError"
+	// FailureEncryption: the encryption key could not be read.
+	FailureEncryption FailureReason = "EncryptionError"
+	// FailureAddressForbidden: the address, or that it is called without TLS, is
+	// not allowed to callbacks. Nothing was sent.
+	FailureAddressForbidden FailureReason = "AddressForbidden"
+	// FailureNetwork: any other error between here and the callback.
+	FailureNetwork FailureReason = "NetworkError"
+)
+
+// WebhookSubscriptionStatus is what the controller has seen of a
+// WebhookSubscription and the dispatcher has told of it. State changes appear
+// within 2 seconds, counters within 5.
+type WebhookSubscriptionStatus struct {
+	// conditions has Ready, Accepted and Reachable: see the reasons at their names.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchStrategy=merge
+	// +patchMergeKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+
+	// observedGeneration is the metadata.generation that this status is about.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// state is where the subscription stands.
+	//
+	// +optional
+	State SubscriptionState `json:"state,omitempty"`
+
+	// callbackHost is the host of callback.url, without the path, which may
+	// hold a secret.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=300
+	CallbackHost string `json:"callbackHost,omitempty"`
+
+	// signingSecretVersion is the resourceVersion of the signing Secret that
+	// the controller last saw. The dispatcher reads the Secret again when it
+	// changes, so it needs no right to list or watch Secrets.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	SigningSecretVersion string `json:"signingSecretVersion,omitempty"`
+
+	// encryptionKeyVersion is the resourceVersion of the Secret with the
+	// encryption key that the controller last saw. It serves as
+	// signingSecretVersion does. Not set where nothing is encrypted.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	EncryptionKeyVersion string `json:"encryptionKeyVersion,omitempty"`
+
+	// lastSuccessTime is when the callback last answered with success.
+	//
+	// +optional
+	LastSuccessTime *metav1.Time `json:"lastSuccessTime,omitempty"`
+
+	// failingSince is when the first attempt failed after the last success.
+	// Not set unless the last call failed.
+	//
+	// +optional
+	FailingSince *metav1.Time `json:"failingSince,omitempty"`
+
+	// lastFailure is the last attempt that failed, kept after the callback has
+	// recovered.
+	//
+	// +optional
+	LastFailure *AttemptFailure `json:"lastFailure,omitzero"`
+
+	// pendingEvents is how many events wait to be sent, those being retried
+	// included.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	PendingEvents *int64 `json:"pendingEvents,omitempty"`
+
+	// retryingEvents is how many events failed at least once and are being
+	// retried.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	RetryingEvents *int64 `json:"retryingEvents,omitempty"`
+
+	// setAsideEvents is how many events used up their retries, or could not be
+	// made into a call, while the callback was otherwise well. The annotation
+	// postbus.dev/replay-failed sends them again.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	SetAsideEvents *int64 `json:"setAsideEvents,omitempty"`
+
+	// deactivationDue is when the callback will be deactivated unless a call
+	// succeeds. Set while calls fail.
+	//
+	// +optional
+	DeactivationDue *metav1.Time `json:"deactivationDue,omitempty"`
+
+	// deactivatedAt is when the callback was deactivated. Not set unless it is.
+	//
+	// +optional
+	DeactivatedAt *metav1.Time `json:"deactivatedAt,omitempty"`
+
+	// buffer tells what is kept for the reactivation. Not set unless the
+	// callback is deactivated.
+	//
+	// +optional
+	Buffer *BufferStatus `json:"buffer,omitzero"`
+
+	// lastHandledReactivation is the value of the annotation
+	// postbus.dev/reactivate that was answered last.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=600
+	LastHandledReactivation string `json:"lastHandledReactivation,omitempty"`
+
+	// replay tells of the last replay. Not set when there was none.
+	//
+	// +optional
+	Replay *ReplayStatus `json:"replay,omitzero"`
+
+	// requests answer the annotations that ask for something, the last one of
+	// each type.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=5
+	Requests []RequestStatus `json:"requests,omitempty"`
+}
+
+// AttemptFailure tells of an attempt that failed.
+type AttemptFailure struct {
+	// time is when the attempt ended.
+	//
+	// +required
+	Time metav1.Time `json:"time,omitzero"`
+
+	// reason is why it failed.
+	//
+	// +required
+	Reason FailureReason `json:"reason,omitempty"`
+
+	// httpStatus is the status that the callback answered with. Not set when
+	// there was no answer.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=999
+	HTTPStatus *int32 `json:"httpStatus,omitempty"`
+
+	// attempts is how many attempts the event had then, this one included.
+	//
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Attempts int32 `json:"attempts,omitempty"`
+}

@@ -1,0 +1,160 @@
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+// failing returns an operational event.
+func failing() contact.Event {
+	return contact.Event{
+		List: contact.ListKey{Namespace: crm.Namespace}, Type: contact.EventFailing, Time: now,
+		Operation: &contact.Operation{
+			Kind: "WebhookSubscription", Name: crm.Name, Reason: v1alpha1.FailureTimeout, HTTPStatus: 504,
+			FailingSince: now, Due: now.Add(time.Hour), Events: 3,
+		},
+	}
+}
+
+// checkpoint writes progress of a row that is there.
+func checkpoint(t *testing.T, s store.Deliveries, progress store.Progress) {
+	t.Helper()
+	gone, err := s.Checkpoint(t.Context(), []store.Progress{progress})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	NewWithT(t).Expect(gone).To(BeEmpty())
+}
+
+func testSetAside(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	row := store.Delivery{Key: crm, Token: open(t, s, crm)}
+	other := store.Delivery{Key: store.SubscriptionKey{Namespace: "marketing", Name: "shop"}}
+	other.Token = open(t, s, other.Key)
+	checkpoint(t, s, store.Progress{Delivery: other, Aside: []int64{7}})
+	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{9, 3, 7}})
+	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{3}}) // written twice after an error
+	read, err := s.LoadDelivery(t.Context(), crm)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(read.SetAside).To(Equal(int64(3)))
+	g.Expect(s.SetAsideEvents(t.Context(), crm, 0, 2)).To(Equal([]int64{3, 7}))
+	g.Expect(s.SetAsideEvents(t.Context(), crm, 7, 2)).To(Equal([]int64{9}))
+
+	// One that is sent again and fails again is set aside again.
+	checkpoint(t, s, store.Progress{Delivery: row, Taken: []int64{7, 9, 11}, Aside: []int64{9}})
+	g.Expect(s.SetAsideEvents(t.Context(), crm, 0, 10)).To(Equal([]int64{3, 9}))
+	g.Expect(s.SetAsideEvents(t.Context(), other.Key, 0, 10)).To(Equal([]int64{7}))
+
+	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed())
+	g.Expect(s.SetAsideEvents(t.Context(), crm, 0, 10)).To(BeEmpty())
+}
+
+func testScrubWaits(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	row := store.Delivery{Key: crm, Token: open(t, s, crm)}
+	before := mustChange(t, s, save("ada@example.com", "Ada")).Events[0].Position
+	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{before}})
+	forgotten := mustChange(t, s, forget("ada@example.com")).Events[0].Position
+	g.Expect(s.SetAsideEvents(t.Context(), crm, 0, 10)).To(BeEmpty(), "what was forgotten is not set aside either")
+
+	row.Cursor = forgotten
+	for _, waits := range []store.Progress{
+		{Delivery: row, Aside: []int64{forgotten}},
+		{
+			Delivery: store.Delivery{
+				Key: crm, Token: row.Token, Cursor: forgotten,
+				Life: store.Life{Owed: store.Owed{Spans: []store.Span{{UpTo: 1}, {After: forgotten - 1, UpTo: forgotten}}}},
+			},
+			Taken: []int64{forgotten},
+		},
+	} {
+		checkpoint(t, s, waits)
+		g.Expect(s.ScrubForgotten(t.Context())).To(BeZero())
+	}
+	checkpoint(t, s, store.Progress{Delivery: row})
+	g.Expect(s.ScrubForgotten(t.Context())).To(Equal(1))
+}
+
+func testRaised(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	mustChange(t, s, save(address(1), "Max"))
+	row := store.Delivery{Key: crm, Token: open(t, s, crm), Cursor: 1}
+	raised := failing()
+	checkpoint(t, s, store.Progress{Delivery: row, Raised: []contact.Event{raised}})
+	g.Expect(s.WaitForEvents(t.Context(), 1)).To(Succeed())
+	read := mustRead(t, s, store.Query{Filter: store.Filter{Types: []v1alpha1.EventType{contact.EventFailing}}})
+	g.Expect(read).To(HaveLen(1))
+	g.Expect(read[0].Position).To(Equal(int64(2)))
+	raised.Position, raised.ID = 2, read[0].ID
+	g.Expect(read[0]).To(Equal(raised))
+	g.Expect(mustRead(t, s, store.Query{After: 1})).To(BeEmpty(), "who did not ask for it does not get it")
+}
+
+func testRequests(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	first := store.Request{Key: crm, Type: v1alpha1.RequestReactivate, Value: "one", Replay: true}
+	g.Expect(s.PutRequest(t.Context(), first)).To(MatchError(store.ErrNotFound))
+	open(t, s, crm)
+	g.Expect(s.PutRequest(t.Context(), first)).To(Succeed())
+	replay := store.Request{
+		Key: crm, Type: v1alpha1.RequestReplayRange, Value: "a/b", Since: now, Until: now.Add(time.Hour),
+		EventID: "evt_1", DeactivatedAt: now,
+	}
+	g.Expect(s.PutRequest(t.Context(), replay)).To(Succeed())
+	read, err := s.LoadRequests(t.Context(), crm)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(read).To(HaveLen(2))
+	first.Revision, replay.Revision = read[0].Revision, read[1].Revision
+	g.Expect(read).To(Equal([]store.Request{first, replay}))
+
+	same := first
+	same.Replay = false
+	g.Expect(s.PutRequest(t.Context(), same)).To(Succeed())
+	g.Expect(s.RequestsSince(t.Context(), replay.Revision)).To(BeEmpty(), "the same value is no new request")
+	second := store.Request{Key: crm, Type: v1alpha1.RequestReactivate, Value: "two"}
+	g.Expect(s.PutRequest(t.Context(), second)).To(Succeed())
+	changed, err := s.RequestsSince(t.Context(), replay.Revision)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(changed).To(ConsistOf(HaveField("Value", "two")))
+	g.Expect(s.RequestsSince(t.Context(), 0)).To(HaveLen(2))
+
+	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed())
+	g.Expect(s.LoadRequests(t.Context(), crm)).To(BeEmpty())
+}
+
+func testFindEvents(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	g.Expect(s.PositionBefore(t.Context(), now)).To(BeZero())
+	at := func(later time.Duration, address string) contact.Event {
+		change := save(address, "Max")
+		apply := change.Apply
+		change.Apply = func(current *contact.Contact) contact.Decision {
+			decision := apply(current)
+			decision.Events[0].Time = now.Add(later)
+			return decision
+		}
+		return mustChange(t, s, change).Events[0]
+	}
+	one, two, three := at(0, address(1)), at(time.Hour, address(2)), at(2*time.Hour, address(1))
+	for _, event := range []contact.Event{one, two, three} {
+		position, ok := store.EventPosition(event.ID)
+		g.Expect(ok).To(BeTrue())
+		g.Expect(position).To(Equal(event.Position))
+		g.Expect(s.PositionBefore(t.Context(), event.Time)).To(Equal(event.Position - 1))
+	}
+	g.Expect(s.PositionBefore(t.Context(), now.Add(time.Minute))).To(Equal(one.Position))
+	g.Expect(s.PositionBefore(t.Context(), now.Add(3*time.Hour))).To(Equal(three.Position))
+	for _, id := range []string{"", "evt_", "evt_1", "evt_0_A", "evt_-1_A", "evt_x y_A", "1_A", "evt_zzzzzzzzzzzzzzzzz_A"} {
+		_, ok := store.EventPosition(id)
+		g.Expect(ok).To(BeFalse(), id)
+	}
+
+	g.Expect(s.LastPosition(t.Context(), list, address(1), three.Position)).To(Equal(three.Position))
+	g.Expect(s.LastPosition(t.Context(), list, address(1), two.Position)).To(Equal(one.Position))
+	g.Expect(s.LastPosition(t.Context(), list, address(2), one.Position)).To(BeZero())
+	g.Expect(s.LastPosition(t.Context(), contact.ListKey{Namespace: "sales", Name: "newsletter"}, address(1), three.Position)).To(BeZero())
+}
