@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 
 	"k8s.io/utils/clock"
 
@@ -96,6 +98,9 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 		request.Header.Set(headerTest, "true")
 	}
 	request.Header.Set(guard.HeaderHops, strconv.Itoa(e.event.Hops+1))
+	// Not sent: it lets the transport make the call once more where a connection
+	// was closed while it was idle, which says nothing about the callback.
+	request.Header["Idempotency-Key"] = nil
 	return c.send(request)
 }
 
@@ -121,18 +126,37 @@ func ofSecret(ctx context.Context, reason v1alpha1.FailureReason, err error) (ou
 }
 
 func (c *caller) send(request *http.Request) (outcome, error) {
-	response, err := c.client.Do(request)
+	ctx, resolving := traceResolving(request.Context())
+	response, err := c.client.Do(request.WithContext(ctx))
 	if err != nil {
 		var inURL *url.Error
 		if errors.As(err, &inURL) {
 			err = inURL.Err
 		}
-		return ofError(err), err
+		o := ofError(err)
+		if o.reason == v1alpha1.FailureTimeout && resolving() {
+			o.reason = v1alpha1.FailureDNS
+		}
+		return o, err
 	}
-	// The status has decided; the body matters to the connection alone.
-	_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
+	// The status has decided; the body matters to the connection alone, which is
+	// not ours to read where it has switched to another protocol.
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
+	}
 	_ = response.Body.Close()
-	return ofStatus(response.StatusCode), nil
+	return ofAnswer(response, c.clock.Now()), nil
+}
+
+// traceResolving returns a context for a call and what tells whether the call
+// waits for a name server, or had no answer from it. Without it a name server that
+// is silent would look like a callback that is.
+func traceResolving(ctx context.Context) (context.Context, func() bool) {
+	var waits atomic.Bool
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSStart: func(httptrace.DNSStartInfo) { waits.Store(true) },
+		DNSDone:  func(done httptrace.DNSDoneInfo) { waits.Store(done.Err != nil) },
+	}), waits.Load
 }
 
 // close frees the connections that are not in use.

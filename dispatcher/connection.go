@@ -16,6 +16,9 @@ import (
 // largest rateLimit.maxInFlight can use.
 const maxConnections = 1000
 
+// maxAnswerHeader is how many bytes an answer's headers may have.
+const maxAnswerHeader = 64 << 10
+
 // callTransport makes calls to where callbacks may point, and to nowhere else: it
 // looks at the URL of each call, and at each address that is dialled.
 type callTransport struct {
@@ -27,11 +30,12 @@ func newCallTransport(options *Options) callTransport {
 	// Proxy is set or nil, never http.ProxyFromEnvironment: a proxy that somebody
 	// set for other reasons would be dialled in the callback's place.
 	t := &http.Transport{
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs},
-		ForceAttemptHTTP2:   true,
-		DisableCompression:  true, // nobody looks at the answer's body
-		MaxIdleConnsPerHost: maxConnections,
-		IdleConnTimeout:     90 * time.Second,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs},
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // nobody looks at the answer's body
+		MaxIdleConnsPerHost:    maxConnections,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxAnswerHeader,
 	}
 	free := net.Dialer{Timeout: defaultTimeout, KeepAlive: 30 * time.Second, Resolver: options.Resolver}
 	if options.EgressProxy != nil {

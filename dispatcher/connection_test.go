@@ -22,13 +22,21 @@ import (
 	"postbus.dev/postbus/internal/testkit"
 )
 
-// nameServer is a DNS server that gives every name the same addresses.
+// nameServer is a DNS server that gives every name the same answer.
 type nameServer struct {
 	address string
 
-	mu      sync.Mutex
-	answers []netip.Addr
-	asked   int // for IPv4 addresses
+	mu     sync.Mutex
+	answer nameAnswer
+	asked  int // for IPv4 addresses
+}
+
+// nameAnswer is what a nameServer answers.
+type nameAnswer struct {
+	code      dnsmessage.RCode
+	addresses []netip.Addr
+	// silent sends nothing, wrongID an answer to what was not asked.
+	silent, wrongID bool
 }
 
 func newNameServer(t *testing.T) *nameServer {
@@ -53,40 +61,53 @@ func (s *nameServer) serve(connection net.PacketConn) {
 		if query.Unpack(buffer[:n]) != nil || len(query.Questions) != 1 {
 			continue
 		}
-		if answer, err := s.answer(query); err == nil {
+		if answer, err := s.reply(query); err == nil && len(answer) > 0 {
 			_, _ = connection.WriteTo(answer, from)
 		}
 	}
 }
 
-func (s *nameServer) answer(query dnsmessage.Message) ([]byte, error) {
+func (s *nameServer) reply(query dnsmessage.Message) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	question := query.Questions[0]
-	answer := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true},
-		Questions: query.Questions,
-	}
 	if question.Type == dnsmessage.TypeA {
 		s.asked++
-		for _, addr := range s.answers {
-			answer.Answers = append(answer.Answers, dnsmessage.Resource{
+	}
+	if s.answer.silent {
+		return nil, nil
+	}
+	reply := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true, RCode: s.answer.code},
+		Questions: query.Questions,
+	}
+	if s.answer.wrongID {
+		reply.ID++
+	}
+	if question.Type == dnsmessage.TypeA {
+		for _, addr := range s.answer.addresses {
+			reply.Answers = append(reply.Answers, dnsmessage.Resource{
 				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
 				Body:   &dnsmessage.AResource{A: addr.As4()},
 			})
 		}
 	}
-	return answer.Pack()
+	return reply.Pack()
 }
 
 // says sets what every name resolves to from now on.
 func (s *nameServer) says(addresses ...string) {
+	var answer nameAnswer
+	for _, address := range addresses {
+		answer.addresses = append(answer.addresses, netip.MustParseAddr(address))
+	}
+	s.answersWith(answer)
+}
+
+func (s *nameServer) answersWith(answer nameAnswer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answers = nil
-	for _, address := range addresses {
-		s.answers = append(s.answers, netip.MustParseAddr(address))
-	}
+	s.answer = answer
 }
 
 // count returns how often an IPv4 address was asked for.

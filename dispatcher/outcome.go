@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -48,8 +50,8 @@ type outcome struct {
 	// status is the status of the answer, of HTTP or of SMTP; 0 when there was
 	// none.
 	status int
-	// retryAfter is after what time the callback asks to be called again; 0 when
-	// it does not say.
+	// retryAfter is after what time the callback asks to be called again: 0 when
+	// it does not say, otherwise at least a second.
 	retryAfter time.Duration
 }
 
@@ -71,16 +73,54 @@ func (o outcome) label() string {
 	}
 }
 
-// ofStatus is the outcome of an answer: success is any 2xx.
+// ofAnswer is the outcome of an answer that came now.
+func ofAnswer(answer *http.Response, now time.Time) outcome {
+	o := ofStatus(answer.StatusCode)
+	if o.status == http.StatusTooManyRequests || o.status == http.StatusServiceUnavailable {
+		o.retryAfter = retryAfter(answer.Header.Get("Retry-After"), now)
+	}
+	return o
+}
+
+// ofStatus is the outcome of an answer by its status: success is any 2xx, and 410
+// ends the subscription's calls, as Standard Webhooks advises.
 func ofStatus(status int) outcome {
 	switch {
 	case status >= 200 && status <= 299:
 		return outcome{verdict: delivered, status: status}
 	case status >= 300 && status <= 399 && status != http.StatusNotModified:
 		return outcome{verdict: failed, reason: v1alpha1.FailureRedirect, status: status}
+	case status == http.StatusGone:
+		return outcome{verdict: gone, reason: v1alpha1.FailureHTTPStatus, status: status}
 	default:
 		return outcome{verdict: failed, reason: v1alpha1.FailureHTTPStatus, status: status}
 	}
+}
+
+// The bounds of what an answer can ask for by Retry-After. More than the longest
+// of retry.intervals makes no difference.
+const (
+	minRetryAfter = time.Second
+	maxRetryAfter = 24 * time.Hour
+)
+
+// retryAfter reads a Retry-After header (RFC 9110, 10.2.3), which is a number of
+// seconds or a date. It returns 0 for what is neither.
+func retryAfter(text string, now time.Time) time.Duration {
+	wait := maxRetryAfter
+	if isNumber := text != "" && strings.Trim(text, "0123456789") == ""; isNumber {
+		// A number that is too large to be read is one that is beyond the bound.
+		if seconds, err := strconv.Atoi(text); err == nil && seconds < int(maxRetryAfter/time.Second) {
+			wait = time.Duration(seconds) * time.Second
+		}
+	} else {
+		date, err := http.ParseTime(text)
+		if err != nil {
+			return 0
+		}
+		wait = date.Sub(now)
+	}
+	return min(max(wait, minRetryAfter), maxRetryAfter)
 }
 
 // ofError is the outcome of a call without an answer.

@@ -1,0 +1,164 @@
+package dispatcher
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"golang.org/x/net/dns/dnsmessage"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/testkit"
+)
+
+// What name servers can do to a call.
+func TestBrokenNames(t *testing.T) {
+	for name, answer := range map[string]nameAnswer{
+		"the name does not exist":             {code: dnsmessage.RCodeNameError},
+		"the name has no address":             {},
+		"the name server fails":               {code: dnsmessage.RCodeServerFailure},
+		"the name server refuses":             {code: dnsmessage.RCodeRefused},
+		"the name server does not answer":     {silent: true},
+		"the name server answers other calls": {wrongID: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			names, receiver := newNameServer(t), testkit.NewReceiver(t)
+			names.answersWith(answer)
+			o := callOnce(t, Options{Guard: toReceivers, Resolver: names.resolver()}, named(t, receiver), 300*time.Millisecond)
+			NewWithT(t).Expect(o).To(Equal(because(v1alpha1.FailureDNS)))
+			NewWithT(t).Expect(receiver.Count()).To(BeZero())
+		})
+	}
+}
+
+// A name server is blamed for what it did, not for what comes after.
+func TestSlowCallbackIsNotTheNameServers(t *testing.T) {
+	names, receiver := newNameServer(t), testkit.NewReceiver(t)
+	names.says("127.0.0.1")
+	receiver.AnswerWith(raw("", holdIt))
+	o := callOnce(t, Options{Guard: toReceivers, Resolver: names.resolver()}, named(t, receiver), 300*time.Millisecond)
+	NewWithT(t).Expect(o).To(Equal(because(v1alpha1.FailureTimeout)))
+}
+
+// What callbacks can do to TLS.
+func TestBrokenTLS(t *testing.T) {
+	authority := testkit.NewAuthority(t)
+	good := authority.IssuePair(t, nil)
+	serve := func(config *tls.Config) func(*testing.T) string {
+		return func(t *testing.T) string {
+			server := httptest.NewUnstartedServer(nil)
+			config.MinVersion = tls.VersionTLS10 // what is refused must be offered
+			server.TLS = config
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			return server.URL
+		}
+	}
+	with := func(edit func(*x509.Certificate)) func(*testing.T) string {
+		return serve(&tls.Config{Certificates: []tls.Certificate{authority.IssuePair(t, edit)}})
+	}
+	onTLSPort := func(then func(net.Conn)) func(*testing.T) string {
+		return func(t *testing.T) string { return "https://" + listen(t, then) }
+	}
+	for name, row := range map[string]struct {
+		url  func(*testing.T) string
+		want outcome
+	}{
+		"its certificate is good":              {with(nil), outcome{verdict: failed, reason: v1alpha1.FailureHTTPStatus, status: 404}},
+		"its certificate is signed by another": {serve(&tls.Config{Certificates: []tls.Certificate{testkit.NewAuthority(t).IssuePair(t, nil)}}), because(v1alpha1.FailureTLS)},
+		"its certificate is signed by itself":  {func(t *testing.T) string { return selfSigned(t).URL }, because(v1alpha1.FailureTLS)},
+		"its certificate is of another name": {with(func(c *x509.Certificate) {
+			c.IPAddresses, c.DNSNames = nil, []string{"crm.example.com"}
+		}), because(v1alpha1.FailureTLS)},
+		"its certificate has expired":      {with(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), because(v1alpha1.FailureTLS)},
+		"its certificate is not valid yet": {with(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), because(v1alpha1.FailureTLS)},
+		"its certificate is a client's": {with(func(c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		}), because(v1alpha1.FailureTLS)},
+		"it speaks TLS 1.0":       {serve(&tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS10}), because(v1alpha1.FailureTLS)},
+		"it speaks TLS 1.1":       {serve(&tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS11}), because(v1alpha1.FailureTLS)},
+		"it speaks TLS 1.2":       {serve(&tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}), outcome{verdict: failed, reason: v1alpha1.FailureHTTPStatus, status: 404}},
+		"it knows no good cipher": {serve(&tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_RC4_128_SHA}}), because(v1alpha1.FailureTLS)},
+		"it wants a certificate, TLS 1.2": {serve(&tls.Config{
+			Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12, ClientAuth: tls.RequireAnyClientCert,
+		}), because(v1alpha1.FailureTLS)},
+		"it wants a certificate, TLS 1.3": {serve(&tls.Config{
+			Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert,
+		}), because(v1alpha1.FailureTLS)},
+		"it speaks HTTP": {func(t *testing.T) string { return "https" + testkit.NewReceiver(t).URL()[len("http"):] }, because(v1alpha1.FailureTLS)},
+		"it speaks SSH": {onTLSPort(func(connection net.Conn) {
+			_, _ = io.WriteString(connection, "SSH-2.0-OpenSSH\r\n")
+			holdIt(connection)
+		}), because(v1alpha1.FailureTLS)},
+		"it hangs in the handshake":      {onTLSPort(holdIt), because(v1alpha1.FailureTimeout)},
+		"it closes in the handshake":     {onTLSPort(closeIt), because(v1alpha1.FailureConnectionBroken)},
+		"it resets it, in the handshake": {onTLSPort(resetIt), because(v1alpha1.FailureConnectionBroken)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := callOnce(t, Options{Guard: toReceivers, RootCAs: authority.Pool()}, row.url(t), time.Second)
+			NewWithT(t).Expect(o).To(Equal(row.want))
+		})
+	}
+}
+
+// selfSigned starts a server whose certificate names itself as who signed it.
+func selfSigned(t *testing.T) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
+}
+
+// listen takes connections and leaves each to a function. It returns its address.
+func listen(t *testing.T, then func(net.Conn)) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { then(connection) })
+		}
+	})
+	t.Cleanup(func() { _ = listener.Close(); serving.Wait() })
+	return listener.Addr().String()
+}
+
+// A receiver may close a connection that nobody uses, just as it is used again.
+// That is no failed attempt.
+func TestConnectionThatIsClosedWhileIdle(t *testing.T) {
+	var connections atomic.Int32
+	address := listen(t, func(connection net.Conn) {
+		connections.Add(1)
+		reader := bufio.NewReader(connection)
+		if request, err := http.ReadRequest(reader); err == nil {
+			_, _ = io.Copy(io.Discard, request.Body)
+			_, _ = io.WriteString(connection, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			_, _ = reader.ReadByte() // of the next call
+		}
+		_ = connection.Close()
+	})
+	secret := signingSecret(t)
+	c := newTestCaller(t, Options{Guard: toReceivers, Secrets: plane.Client})
+	for range 3 {
+		NewWithT(t).Expect(attemptAt(t, c, secret, "http://"+address, time.Second)).To(Equal(outcome{verdict: delivered, status: 200}))
+	}
+	NewWithT(t).Expect(connections.Load()).To(BeEquivalentTo(3))
+}
