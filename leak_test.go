@@ -89,7 +89,7 @@ func newLeakScene(t *testing.T) *leakScene {
 			"the key":                       apikey.Generate(),
 			"a rotated key":                 apikey.Generate(),
 			"a key that is too weak":        "weak+key/äé",
-			"the signing secret":            signature.GenerateSecret(),
+			"the signing secret":            signature.GenerateSecret(v1alpha1.SigningHMAC),
 			"a signing secret that is bad":  "whsec_not base64 + but=secret",
 			"the encryption key":            "rc4 key + äé" + apikey.Generate(),
 			"an encryption key that is bad": "another rc4 key " + apikey.Generate() + "\n",

@@ -37,9 +37,12 @@ const rotationDelay = 100 * time.Millisecond
 // rotationAsked tells whether the annotation has a value whose key does not
 // work yet.
 func rotationAsked(key *v1alpha1.ApiKey) bool {
-	request := key.RequestedRotation()
-	return request != "" && request != key.Status.LastHandledRotation
+	return isNew(key.RequestedRotation(), key.Status.LastHandledRotation)
 }
+
+// isNew tells whether an annotation's value asks for something, given the value
+// that was handled last.
+func isNew(request, handled string) bool { return request != "" && request != handled }
 
 // startsRotation tells whether a new key is to be generated into the Secret.
 // The key's status is as it was read: nothing that this pass found is in it. A

@@ -155,9 +155,11 @@ func TestSecretIsRenewedByOneOnly(t *testing.T) {
 	secret.Data["note"] = []byte("kept")
 	b.update(secret)
 
-	_, err = b.secrets().renew(t.Context(), key, want, found.version)
+	_, err = b.secrets().renew(t.Context(), key, want, found)
 	b.Expect(apierrors.IsConflict(err)).To(BeTrue(), "%v", err)
-	renewed, err := b.secrets().renew(t.Context(), key, want, secret.ResourceVersion)
+	found, err = b.secrets().value(t.Context(), key, want)
+	b.Expect(err).NotTo(HaveOccurred())
+	renewed, err := b.secrets().renew(t.Context(), key, want, found)
 	b.Expect(err).NotTo(HaveOccurred())
 	b.Expect(b.value("form", "key")).To(Equal(renewed.value))
 	b.Expect(b.value("form", "note")).To(Equal("kept"))

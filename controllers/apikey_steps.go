@@ -40,7 +40,7 @@ func (a apiKeys) readKey(ctx context.Context, key *v1alpha1.ApiKey) (again, err 
 	want := wanted{name: key.SecretName(), key: apikey.SecretKey, generate: apikey.Generate}
 	found, err := a.secrets.value(ctx, key, want)
 	if err == nil && startsRotation(key, found, a.now()) {
-		found, err = a.secrets.renew(ctx, key, want, found.version)
+		found, err = a.secrets.renew(ctx, key, want, found)
 	}
 	value := withoutLineEnd(found.value)
 	if err == nil {

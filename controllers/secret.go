@@ -35,11 +35,20 @@ type wanted struct {
 	// generate makes a value when there is no such Secret. Nil where nobody but
 	// the user can make one.
 	generate func() string
+	// previous is the data key that keeps the value before a renewed one. Empty
+	// where it is dropped.
+	previous string
+	// marks are annotations that a Secret gets with each value that is generated.
+	marks map[string]string
 }
 
 // held is what a Secret holds.
 type held struct {
 	value string
+	// data has all data keys.
+	data map[string][]byte
+	// marks are the Secret's annotations.
+	marks map[string]string
 	// version is the Secret's resourceVersion.
 	version string
 	// generated tells that the Secret was generated for the object that asks.
@@ -65,31 +74,58 @@ func (s secrets) value(ctx context.Context, owner client.Object, want wanted) (h
 		return held{}, refuse(v1alpha1.ReasonSecretTaken,
 			"Secret %q was generated for %s %q: name another one.", want.name, other.Kind, other.Name)
 	}
-	data, ok := secret.Data[want.key]
-	if !ok {
+	if _, ok := secret.Data[want.key]; !ok {
 		return held{}, refuse(v1alpha1.ReasonSecretNotFound,
 			"Secret %q has no data key %q.", want.name, want.key)
 	}
-	return held{value: string(data), version: secret.ResourceVersion, generated: metav1.IsControlledBy(secret, owner)}, nil
+	return heldIn(secret, want, metav1.IsControlledBy(secret, owner)), nil
 }
 
-// renew generates another value into a Secret that was generated before. It
-// conflicts when the Secret is not of this version any more.
-func (s secrets) renew(ctx context.Context, owner client.Object, want wanted, version string) (held, error) {
-	before := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
-		Namespace: owner.GetNamespace(), Name: want.name, ResourceVersion: version,
-	}}
-	secret := before.DeepCopy()
-	secret.Data = map[string][]byte{want.key: []byte(want.generate())}
-	if err := s.client.Patch(ctx, secret, onlyIfUnchanged(before)); err != nil {
-		return held{}, fmt.Errorf("renew Secret %s: %w", want.name, err)
+func heldIn(secret *corev1.Secret, want wanted, generated bool) held {
+	return held{
+		value: string(secret.Data[want.key]), data: secret.Data, marks: secret.Annotations,
+		version: secret.ResourceVersion, generated: generated,
 	}
-	return held{value: string(secret.Data[want.key]), version: secret.ResourceVersion, generated: true}, nil
+}
+
+// renew generates another value into a Secret that was generated before and was
+// found like this. It conflicts when the Secret has changed since.
+func (s secrets) renew(ctx context.Context, owner client.Object, want wanted, found held) (held, error) {
+	return s.change(ctx, owner, want, found, func(secret *corev1.Secret) {
+		if want.previous != "" {
+			secret.Data[want.previous] = []byte(found.value)
+		}
+		secret.Data[want.key] = []byte(want.generate())
+		for mark, value := range want.marks {
+			metav1.SetMetaDataAnnotation(&secret.ObjectMeta, mark, value)
+		}
+	})
+}
+
+// dropPrevious removes the value before a renewed one from a Secret that was found
+// like this. It conflicts when the Secret has changed since.
+func (s secrets) dropPrevious(ctx context.Context, owner client.Object, want wanted, found held) (held, error) {
+	return s.change(ctx, owner, want, found, func(secret *corev1.Secret) { delete(secret.Data, want.previous) })
+}
+
+func (s secrets) change(ctx context.Context, owner client.Object, want wanted, found held, edit func(*corev1.Secret)) (held, error) {
+	before := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: owner.GetNamespace(), Name: want.name, ResourceVersion: found.version, Annotations: found.marks,
+		},
+		Data: found.data,
+	}
+	secret := before.DeepCopy()
+	edit(secret)
+	if err := s.client.Patch(ctx, secret, onlyIfUnchanged(before)); err != nil {
+		return held{}, fmt.Errorf("change Secret %s: %w", want.name, err)
+	}
+	return heldIn(secret, want, true), nil
 }
 
 func (s secrets) create(ctx context.Context, owner client.Object, want wanted) (*corev1.Secret, error) {
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: owner.GetNamespace(), Name: want.name, Labels: managedBy},
+		ObjectMeta: metav1.ObjectMeta{Namespace: owner.GetNamespace(), Name: want.name, Labels: managedBy, Annotations: want.marks},
 		Type:       corev1.SecretTypeOpaque,
 		Data:       map[string][]byte{want.key: []byte(want.generate())},
 	}

@@ -16,7 +16,7 @@ import (
 // +kubebuilder:rbac:groups=postbus.dev,resources=webhooksubscriptions,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=postbus.dev,resources=webhooksubscriptions/status,verbs=patch
 // +kubebuilder:rbac:groups=postbus.dev,resources=webhooksubscriptions/finalizers,verbs=update
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
 
 // subscriptionWorkers is how many subscriptions are looked at at once, so that
 // the status of thousands whose callbacks fail together is soon written.
@@ -38,15 +38,15 @@ func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {
 		client:   w.client,
 		recorder: w.recorder,
 		empty:    func() *v1alpha1.WebhookSubscription { return &v1alpha1.WebhookSubscription{} },
-		steps:    []step[*v1alpha1.WebhookSubscription]{w.mirror, w.request, w.accept},
+		steps:    []step[*v1alpha1.WebhookSubscription]{w.mirror, w.request, w.accept, w.awaitOverlap},
 		conclude: concludeSubscription,
 		tell:     w.tell,
 		cleanup:  w.cleanup,
 	}
 }
 
-// watch has the loop run when a subscription's spec, Secrets, lists or row
-// in the store change.
+// watch has the loop run when a subscription's spec, annotations, Secrets, lists
+// or row in the store change.
 func (w webhookSubscriptions) watch(m manager.Manager, deliveriesChanged changes) error {
 	return builder.ControllerManagedBy(m).
 		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(

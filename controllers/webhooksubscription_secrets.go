@@ -7,7 +7,6 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/rc4"
-	"postbus.dev/postbus/internal/signature"
 )
 
 // neededSecret is a Secret that a subscription needs.
@@ -19,15 +18,10 @@ type neededSecret struct {
 	version *string
 }
 
+// neededSecrets returns the Secrets that a subscription needs beside the signing
+// Secret, see checkSigning.
 func neededSecrets(subscription *v1alpha1.WebhookSubscription) []neededSecret {
-	needed := []neededSecret{{
-		wanted: wanted{name: subscription.SigningSecretName(), key: signature.SecretKey, generate: signature.GenerateSecret},
-		check: func(value string) error {
-			_, err := signature.ParseSecret(value)
-			return err
-		},
-		version: &subscription.Status.SigningSecretVersion,
-	}}
+	var needed []neededSecret
 	encryption := subscription.Spec.Payload.Encryption
 	if encryption.Algorithm == v1alpha1.EncryptionRC4 {
 		needed = append(needed, neededSecret{
@@ -54,18 +48,11 @@ func (w webhookSubscriptions) checkSecrets(ctx context.Context, subscription *v1
 	return nil
 }
 
-// checkSecret generates a Secret that is to be when there is none, and records
-// its version. A version that was looked at before is not read again, because
-// this runs whenever the counters of a subscription change.
+// checkSecret looks at a Secret and records its version.
 func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1alpha1.WebhookSubscription, needed neededSecret) error {
-	name := client.ObjectKey{Namespace: subscription.Namespace, Name: needed.name}
-	cached, err := versionOf(ctx, w.client, "Secret", name)
-	if err != nil {
+	known, err := w.isKnown(ctx, subscription, needed.name, *needed.version)
+	if known || err != nil {
 		return err
-	}
-	known := subscription.Status.ObservedGeneration == subscription.Generation
-	if known && cached != "" && cached == *needed.version {
-		return nil
 	}
 	found, err := w.secrets.value(ctx, subscription, needed.wanted)
 	if err == nil {
@@ -80,6 +67,17 @@ func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1a
 		*needed.version = found.version
 	}
 	return err
+}
+
+// isKnown tells whether this version of a Secret was looked at before, for this
+// spec. It is not read again then, because this is asked whenever the counters of
+// a subscription change.
+func (w webhookSubscriptions) isKnown(
+	ctx context.Context, subscription *v1alpha1.WebhookSubscription, secret, version string,
+) (bool, error) {
+	cached, err := versionOf(ctx, w.client, "Secret", client.ObjectKey{Namespace: subscription.Namespace, Name: secret})
+	known := subscription.Status.ObservedGeneration == subscription.Generation
+	return known && cached != "" && cached == version, err
 }
 
 // rc4Warning is what status says of a subscription that is encrypted with RC4.

@@ -21,11 +21,11 @@ const maxHostLength = 253
 func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
 	err := w.check(ctx, subscription)
 	return record(subscription, v1alpha1.ConditionAccepted, err,
-		isTrue(v1alpha1.ReasonValid, withWarning("Everything that the spec names exists.", subscription)))
+		isTrue(v1alpha1.ReasonValid, withWarning("Everything that the spec names exists.", subscription)+signingNote(subscription)))
 }
 
 func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkLists, w.checkSecrets} {
+	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkLists, w.checkSecrets, w.checkSigning} {
 		if err := check(ctx, subscription); err != nil {
 			return err
 		}

@@ -198,7 +198,7 @@ func TestChangedSigningSecretIsANewVersion(t *testing.T) {
 	b.pass(subscription)
 	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))
 
-	secret.StringData = map[string]string{signature.SecretKey: signature.GenerateSecret()}
+	secret.StringData = map[string]string{signature.SecretKey: signature.GenerateSecret(v1alpha1.SigningHMAC)}
 	b.update(secret)
 	b.pass(subscription)
 	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))

@@ -34,7 +34,7 @@ type caller struct {
 	client        *http.Client
 	clock         clock.PassiveClock
 	lists         *listBook
-	signing       keptSecret[signature.Secret]
+	signing       keptSecret[signature.Secrets]
 	encryptionKey keptSecret[rc4.Key]
 	userAgent     string
 }
@@ -48,11 +48,11 @@ func newCaller(options *Options, lists *listBook) *caller {
 		},
 		clock: options.Clock,
 		lists: lists,
-		signing: keptSecret[signature.Secret]{
+		signing: keptSecret[signature.Secrets]{
 			title: "signing secret", reader: options.Secrets,
-			parse: func(value []byte) (signature.Secret, error) { return signature.ParseSecret(string(value)) },
+			parse: func(data map[string][]byte, _ string) (signature.Secrets, error) { return signature.ParseSecrets(data) },
 		},
-		encryptionKey: keptSecret[rc4.Key]{title: "encryption key", reader: options.Secrets, parse: rc4.ParseKey},
+		encryptionKey: keptSecret[rc4.Key]{title: "encryption key", reader: options.Secrets, parse: ofOneKey(rc4.ParseKey)},
 		userAgent:     "postbus/" + options.Version,
 	}
 }

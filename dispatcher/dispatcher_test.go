@@ -102,7 +102,7 @@ func (r *rig) subscribe(name string, edit func(*v1alpha1.WebhookSubscription)) *
 	}
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: object.SigningSecretName()},
-		StringData: map[string]string{signature.SecretKey: signature.GenerateSecret()},
+		StringData: map[string]string{signature.SecretKey: signature.GenerateSecret(v1alpha1.SigningHMAC)},
 	}
 	g.Expect(client.IgnoreAlreadyExists(plane.Client.Create(r.t.Context(), secret))).To(Succeed())
 	g.Expect(plane.Client.Create(r.t.Context(), object)).To(Succeed())
@@ -454,19 +454,30 @@ func TestSigningSecretChanges(t *testing.T) {
 
 	var secret corev1.Secret
 	g.Expect(plane.Client.Get(t.Context(), types.NamespacedName{Namespace: r.namespace, Name: crm.SigningSecretName()}, &secret)).To(Succeed())
-	next := signature.GenerateSecret()
-	secret.StringData = map[string]string{signature.SecretKey: next}
-	g.Expect(plane.Client.Update(t.Context(), &secret)).To(Succeed())
-	crm.Status.SigningSecretVersion = secret.ResourceVersion
-	g.Expect(plane.Client.Status().Update(t.Context(), crm)).To(Succeed())
-	judge, err := standardwebhooks.NewWebhook(next)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Eventually(func() error {
-		r.post("ada@example.com")
-		calls := r.receiver.Calls()
-		last := calls[len(calls)-1]
-		return judge.Verify(last.Body, last.Header)
-	}, patience, 50*time.Millisecond).Should(Succeed())
+	older, newer := string(secret.Data[signature.SecretKey]), signature.GenerateSecret(v1alpha1.SigningHMAC)
+	verified := func(by string) func() error {
+		judge, err := standardwebhooks.NewWebhook(by)
+		g.Expect(err).NotTo(HaveOccurred())
+		return func() error {
+			r.post("ada@example.com")
+			calls := r.receiver.Calls()
+			last := calls[len(calls)-1]
+			return judge.Verify(last.Body, last.Header)
+		}
+	}
+	change := func(data map[string][]byte) {
+		secret.Data = data
+		g.Expect(plane.Client.Update(t.Context(), &secret)).To(Succeed())
+		crm.Status.SigningSecretVersion = secret.ResourceVersion
+		g.Expect(plane.Client.Status().Update(t.Context(), crm)).To(Succeed())
+	}
+	change(map[string][]byte{signature.SecretKey: []byte(newer), signature.PreviousKey: []byte(older)})
+	g.Eventually(verified(newer), patience, 50*time.Millisecond).Should(Succeed())
+	g.Expect(verified(older)()).To(Succeed(), "both sign")
+
+	change(map[string][]byte{signature.SecretKey: []byte(newer)})
+	g.Eventually(verified(older), patience, 50*time.Millisecond).ShouldNot(Succeed())
+	g.Expect(verified(newer)()).To(Succeed())
 }
 
 // A page that was asked for before somebody was forgotten is not taken after.

@@ -49,7 +49,7 @@ func signingSecret(t *testing.T) *corev1.Secret {
 	t.Helper()
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: plane.Namespace(t), Name: "crm-signing"},
-		StringData: map[string]string{signature.SecretKey: signature.GenerateSecret()},
+		StringData: map[string]string{signature.SecretKey: signature.GenerateSecret(v1alpha1.SigningHMAC)},
 	}
 	NewWithT(t).Expect(plane.Client.Create(t.Context(), secret)).To(Succeed())
 	return secret

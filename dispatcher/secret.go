@@ -16,7 +16,8 @@ const secretTimeout = 5 * time.Second
 
 // secretPlace tells where a secret value is, and when it has to be read again.
 type secretPlace struct {
-	// name is that of a Secret in the subscription's namespace, key its data key.
+	// name is that of a Secret in the subscription's namespace, key its data key
+	// where one is needed.
 	name, key string
 	// version is the Secret's resourceVersion that the controller last saw.
 	version string
@@ -29,8 +30,9 @@ type keptSecret[T any] struct {
 	// title is what errors call it.
 	title  string
 	reader client.Reader
-	// parse returns errors that don't show the value.
-	parse func(value []byte) (T, error)
+	// parse is given all that the Secret holds, and the data key. It returns
+	// errors that don't show a value.
+	parse func(data map[string][]byte, key string) (T, error)
 
 	mu    sync.Mutex
 	place secretPlace // that value was read from
@@ -51,10 +53,15 @@ func (k *keptSecret[T]) get(ctx context.Context, namespace string, place secretP
 	if err := k.reader.Get(ctx, name, &object); err != nil {
 		return value, fmt.Errorf("read the %s %s: %w", k.title, name, err)
 	}
-	value, err = k.parse(object.Data[place.key])
+	value, err = k.parse(object.Data, place.key)
 	if err != nil {
 		return value, fmt.Errorf("parse the %s %s: %w", k.title, name, err)
 	}
 	k.place, k.value = place, value
 	return value, nil
+}
+
+// ofOneKey returns how a secret is parsed that is under one data key.
+func ofOneKey[T any](parse func(value []byte) (T, error)) func(data map[string][]byte, key string) (T, error) {
+	return func(data map[string][]byte, key string) (T, error) { return parse(data[key]) }
 }

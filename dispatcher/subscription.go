@@ -9,7 +9,6 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
-	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -40,7 +39,7 @@ type subscription struct {
 	rules       rules
 	ordering    v1alpha1.Ordering
 	maxInFlight int
-	// signingSecret is where the signing secret is.
+	// signingSecret is where the signing secrets are.
 	signingSecret secretPlace
 	// encryption is how what is sent is encrypted, with the key that is in
 	// encryptionKey; empty when nothing is.
@@ -68,7 +67,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 		ordering:    v1alpha1.OrderingPerContact,
 		maxInFlight: defaultMaxInFlight,
 		signingSecret: secretPlace{
-			name: object.SigningSecretName(), key: signature.SecretKey, version: object.Status.SigningSecretVersion,
+			name: object.SigningSecretName(), version: object.Status.SigningSecretVersion,
 		},
 		encryption: spec.Payload.Encryption.Algorithm,
 		encryptionKey: secretPlace{

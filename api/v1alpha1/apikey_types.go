@@ -255,26 +255,12 @@ func (k *ApiKey) SecretName() string {
 	return k.Name
 }
 
-// defaultOverlap is how long an older key works where the spec does not say.
-const defaultOverlap = 24 * time.Hour
-
 // Overlap returns how long the older key works after a rotation.
-func (k *ApiKey) Overlap() time.Duration {
-	if k.Spec.Rotation.Overlap == nil {
-		return defaultOverlap
-	}
-	return k.Spec.Rotation.Overlap.Duration
-}
-
-// maxRotationLength is how much of a request for rotation counts, in characters.
-const maxRotationLength = 256
+func (k *ApiKey) Overlap() time.Duration { return overlap(k.Spec.Rotation.Overlap) }
 
 // RequestedRotation returns the value of RotateAnnotation as status echoes it,
 // empty when there is none.
-func (k *ApiKey) RequestedRotation() string {
-	value := []rune(k.Annotations[RotateAnnotation])
-	return string(value[:min(len(value), maxRotationLength)])
-}
+func (k *ApiKey) RequestedRotation() string { return requested(k, RotateAnnotation) }
 
 // GetConditions returns the conditions of the status.
 func (k *ApiKey) GetConditions() []metav1.Condition { return k.Status.Conditions }

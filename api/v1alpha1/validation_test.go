@@ -171,7 +171,7 @@ sources: [API, Console, Recipient]
 lists: [newsletter, other]
 callback: {url: "https://crm.example.com:8443/hooks?tenant=42", timeout: 5s}
 payload: {format: Mailingwork}
-signing: {secretRef: {name: crm-signing}}
+signing: {secretRef: {name: crm-signing}, algorithm: Ed25519, rotation: {overlap: 48h}}
 retry: {intervals: [5m, 1h30m, 24h]}
 ordering: None
 rateLimit: {maxInFlight: 1000}
@@ -227,6 +227,26 @@ suspend: true`},
 		"a retry interval that is short": {minimal + `retry: {intervals: [5m, 999ms]}`, "retry.intervals must each be between 1s and 24h"},
 		"a retry interval that is long":  {minimal + `retry: {intervals: [25h]}`, "retry.intervals must each be between 1s and 24h"},
 		"a retry interval of a day":      {minimal + `retry: {intervals: [1d]}`, "spec.retry.intervals[0]"},
+	})
+}
+
+func TestSigningValidation(t *testing.T) {
+	signing := func(text string) string {
+		return "callback: {url: https://crm.example.com/hooks}\nsigning: {" + text + "}\n"
+	}
+	overlap := func(text string) string { return signing("rotation: {overlap: " + text + "}") }
+	validate(t, "WebhookSubscription", map[string]row{
+		"HMAC":                            {spec: signing("algorithm: HMAC")},
+		"Ed25519":                         {spec: signing("algorithm: Ed25519")},
+		"an unknown algorithm":            {signing("algorithm: RSA"), "spec.signing.algorithm"},
+		"a rotation without an overlap":   {spec: signing("rotation: {}")},
+		"no overlap":                      {spec: overlap("0s")},
+		"an overlap of 30 days":           {spec: overlap("720h")},
+		"an overlap of more than 30 days": {overlap("720h1s"), "signing.rotation.overlap must be between 0s and 720h"},
+		"an overlap below zero":           {overlap("-1h"), "spec.signing.rotation.overlap"},
+		"an overlap in days":              {overlap("1d"), "spec.signing.rotation.overlap"},
+		"an overlap that is a number":     {overlap("24"), "spec.signing.rotation.overlap"},
+		"an unknown field of a rotation":  {signing("rotation: {every: 24h}"), `unknown field "spec.signing.rotation.every"`},
 	})
 }
 

@@ -102,6 +102,11 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	SigningSecretVersion string `json:"signingSecretVersion,omitempty"`
 
+	// signing is what is known of the signing secret.
+	//
+	// +optional
+	Signing SigningStatus `json:"signing,omitzero"`
+
 	// encryptionKeyVersion is the resourceVersion of the Secret with the
 	// encryption key that the controller last saw. It serves as
 	// signingSecretVersion does. Not set where nothing is encrypted.

@@ -81,7 +81,7 @@ type WebhookSubscriptionSpec struct {
 	// +optional
 	Payload Payload `json:"payload,omitzero"`
 
-	// signing says which secret calls are signed with.
+	// signing says how calls are signed, and with which secret.
 	//
 	// +optional
 	Signing Signing `json:"signing,omitzero"`
@@ -153,18 +153,6 @@ type EventType string
 // +kubebuilder:validation:Enum=API;Console;Recipient
 type EventSource string
 
-// Signing says which secret calls are signed with.
-type Signing struct {
-	// secretRef names the Secret whose data key "secret" holds the signing
-	// secret as Standard Webhooks writes it: whsec_ and 24 to 64 bytes in
-	// Base64. A Secret that does not exist is generated, and removed with this
-	// object; an existing one is used as it is. Without secretRef the Secret is
-	// called like the subscription, followed by "-signing".
-	//
-	// +optional
-	SecretRef SecretReference `json:"secretRef,omitzero"`
-}
-
 // Retry says when a failed call is repeated.
 type Retry struct {
 	// intervals are the waits before the first, second, … retry of an event,
@@ -213,14 +201,6 @@ type WebhookSubscriptionList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata,omitzero"`
 	Items           []WebhookSubscription `json:"items"`
-}
-
-// SigningSecretName returns the name of the Secret that holds the signing secret.
-func (s *WebhookSubscription) SigningSecretName() string {
-	if s.Spec.Signing.SecretRef.Name != "" {
-		return s.Spec.Signing.SecretRef.Name
-	}
-	return s.Name + "-signing"
 }
 
 // SecretNames returns the names of all Secrets that the subscription needs.

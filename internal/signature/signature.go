@@ -1,23 +1,27 @@
 // Package signature answers: how does a receiver know that a call is ours?
 //
-// It signs calls as Standard Webhooks 1.0 says: HMAC-SHA256 over id, timestamp
-// and body, under a secret that only we and the receiver know.
+// It signs calls as Standard Webhooks 1.0 says, over id, timestamp and body. v1
+// is HMAC-SHA256, under a secret that only we and the receiver know. v1a is
+// Ed25519: the receiver has a public key, which can't sign. While a secret is
+// replaced calls are signed twice.
+//
+//	webhook-signature: v1,<by the current secret> v1,<by the one before it>
 package signature
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"errors"
-	"fmt"
+	"bytes"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// SecretKey is the data key of the Secret that holds a signing secret.
-const SecretKey = "secret"
+// The data keys of the Secret that holds signing secrets.
+const (
+	// SecretKey holds the current one.
+	SecretKey = "secret"
+	// PreviousKey holds the one before it, while both sign.
+	PreviousKey = "previous"
+)
 
 // The headers of a signed call, by Standard Webhooks.
 const (
@@ -26,57 +30,37 @@ const (
 	HeaderSignature = "webhook-signature"
 )
 
-const (
-	secretPrefix = "whsec_"
-	// minSecretBytes and maxSecretBytes are what Standard Webhooks allows.
-	minSecretBytes = 24
-	maxSecretBytes = 64
-	// generatedBytes is as long as the digest, which RFC 2104 advises for an
-	// HMAC key.
-	generatedBytes = sha256.Size
-)
+// Secrets sign a call together: the current one and, while it replaces another,
+// that one too.
+type Secrets []Secret
 
-// ErrSecret: a text is not a signing secret. The error never shows it.
-var ErrSecret = errors.New("not a signing secret")
-
-// Secret is a parsed signing secret. Its zero value signs nothing.
-type Secret struct {
-	key []byte
-}
-
-// GenerateSecret returns a new signing secret: whsec_ and 32 random bytes in
-// Base64.
-func GenerateSecret() string {
-	key := make([]byte, generatedBytes)
-	rand.Read(key) // never returns an error, see crypto/rand
-	return secretPrefix + base64.StdEncoding.EncodeToString(key)
-}
-
-// ParseSecret parses a signing secret as Standard Webhooks writes it: whsec_
-// and 24 to 64 bytes in Base64. White space around it is dropped, because
-// files that Secrets are made from often end in a new line.
-func ParseSecret(text string) (Secret, error) {
-	encoded, ok := strings.CutPrefix(strings.TrimSpace(text), secretPrefix)
-	if !ok {
-		return Secret{}, fmt.Errorf("%w: it must begin with %s", ErrSecret, secretPrefix)
-	}
-	key, err := base64.StdEncoding.DecodeString(encoded)
+// ParseSecrets parses what a Secret holds: the current signing secret, which must
+// be there, and the one before it. An empty one before it is none. Errors name the
+// data key and never show a value.
+func ParseSecrets(data map[string][]byte) (Secrets, error) {
+	current, err := parseAt(data, SecretKey)
 	if err != nil {
-		return Secret{}, fmt.Errorf("%w: what follows %s must be Base64", ErrSecret, secretPrefix)
+		return nil, err
 	}
-	if len(key) < minSecretBytes || len(key) > maxSecretBytes {
-		return Secret{}, fmt.Errorf("%w: it has %d bytes, it must have %d to %d",
-			ErrSecret, len(key), minSecretBytes, maxSecretBytes)
+	if len(bytes.TrimSpace(data[PreviousKey])) == 0 {
+		return Secrets{current}, nil
 	}
-	return Secret{key: key}, nil
+	previous, err := parseAt(data, PreviousKey)
+	if err != nil {
+		return nil, err
+	}
+	return Secrets{current, previous}, nil
 }
 
 // Sign returns the values of HeaderTimestamp and HeaderSignature for a call
-// with this id and body, made at this time.
-func (s Secret) Sign(id string, at time.Time, body []byte) (timestamp, signature string) {
+// with this id and body, made at this time. The header has the signatures in the
+// order of the secrets, separated by spaces; no secrets sign nothing.
+func (s Secrets) Sign(id string, at time.Time, body []byte) (timestamp, header string) {
 	timestamp = strconv.FormatInt(at.Unix(), 10)
-	mac := hmac.New(sha256.New, s.key)
-	mac.Write([]byte(id + "." + timestamp + "."))
-	mac.Write(body)
-	return timestamp, "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+	signed := append([]byte(id+"."+timestamp+"."), body...)
+	signatures := make([]string, len(s))
+	for n, secret := range s {
+		signatures[n] = secret.sign(signed)
+	}
+	return timestamp, strings.Join(signatures, " ")
 }
