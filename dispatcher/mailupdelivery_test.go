@@ -1,12 +1,8 @@
 package dispatcher
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -178,62 +174,12 @@ func TestEncryptionKeyProblems(t *testing.T) {
 	g.Expect(receiver.Count()).To(BeZero(), "nothing goes out in clear text")
 }
 
-// page is a callback that was written from the vendor's description, in another
-// language than ours and with an RC4 of its own: testdata/mailup_receiver.py.
-type page struct {
-	url   string
-	calls chan pageCall
-}
-
-// pageCall is a call as the page understood it.
+// pageCall is a call as testdata/mailup_receiver.py understood it, which was written
+// from the vendor's description and has an RC4 of its own.
 type pageCall struct {
 	Method     string      `json:"method"`
 	Path       string      `json:"path"`
 	Parameters [][2]string `json:"parameters"`
-}
-
-// openPage starts a page that ends with the test. Without Python the test is
-// skipped, but in CI it fails.
-func openPage(t *testing.T, key ...string) *page {
-	t.Helper()
-	g := NewWithT(t)
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		const missing = "no python3 is in the PATH"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(missing)
-		}
-		t.Skip("SKIPPED, so the format MailUp is not tested against a receiver of another hand: " + missing)
-	}
-	command := exec.CommandContext(t.Context(), python, append([]string{"testdata/mailup_receiver.py"}, key...)...)
-	command.Stderr = os.Stderr
-	output, err := command.StdoutPipe()
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(command.Start()).To(Succeed())
-	lines := bufio.NewScanner(output)
-	p := &page{calls: make(chan pageCall, 100)}
-	ended := make(chan struct{})
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		<-ended
-		_ = command.Wait() // it was killed
-	})
-	if lines.Scan() {
-		p.url = "http://127.0.0.1:" + lines.Text()
-	}
-	go func() {
-		defer close(ended)
-		for lines.Scan() {
-			var call pageCall
-			if err := json.Unmarshal(lines.Bytes(), &call); err != nil {
-				t.Errorf("read %q: %v", lines.Text(), err)
-				return
-			}
-			p.calls <- call
-		}
-	}()
-	g.Expect(p.url).NotTo(BeEmpty(), "the page listens")
-	return p
 }
 
 func TestMailUpReceiverOfAnotherHand(t *testing.T) {
@@ -241,7 +187,7 @@ func TestMailUpReceiverOfAnotherHand(t *testing.T) {
 		for _, key := range [][]string{nil, {encryptionKeyText}} {
 			t.Run(fmt.Sprint(method, " ", strings.Join(key, "")), func(t *testing.T) {
 				g := NewWithT(t)
-				p := openPage(t, key...)
+				p := startProgram[pageCall](t, python(t), append([]string{"testdata/mailup_receiver.py"}, key...)...)
 				r := newRig(t)
 				var secret *corev1.Secret
 				if key != nil {

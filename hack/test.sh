@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs all tests, with the race detector. That needs cgo and a C compiler;
 # without them it says so and runs the tests without it, but never in CI. The same
-# goes for Chromium, which some tests open pages in, and for Python, which a receiver
-# of callbacks is written in.
+# goes for Chromium, which some tests open pages in, and for Python and Node.js, which
+# receivers of callbacks are written in.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -31,29 +31,38 @@ has_chromium() {
   return 1
 }
 
-has_python() { command -v python3 >/dev/null; }
+has() { command -v "$1" >/dev/null; }
 
 missing=
 has_chromium || missing=chromium
-has_python || missing="$missing python3"
+has python3 || missing="$missing python3"
+has node || missing="$missing nodejs"
+has npm || missing="$missing npm"
 if [ -n "$missing" ] && [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
   echo "not installed, so installed now, with apt-get:" $missing
   # shellcheck disable=SC2086 # a list of packages
   { apt-get -qq update && apt-get -qq install --no-install-recommends -y $missing; } >/dev/null ||
     echo "WARNING: apt-get can't install it"
 fi
-if ! has_chromium; then
+
+# lack WHAT CONSEQUENCE says what is not tested, and ends in CI.
+lack() {
   if [ "${CI:-}" = true ]; then
-    echo "error: tests open pages in Chromium, none is installed, and CI never tests without it" >&2
+    echo "error: $1 is not installed, and CI never tests without it" >&2
     exit 1
   fi
-  echo "WARNING: no Chromium is installed, so NO PAGE is tested in a browser"
-fi
-if ! has_python; then
-  if [ "${CI:-}" = true ]; then
-    echo "error: a receiver of callbacks is written in Python, python3 is not installed, and CI never tests without it" >&2
-    exit 1
-  fi
-  echo "WARNING: python3 is not installed, so the format MailUp is NOT tested against a receiver of another hand"
+  echo "WARNING: $1 is not installed, so $2"
+}
+
+has_chromium || lack Chromium "NO PAGE is tested in a browser"
+has python3 || lack python3 "the format MailUp is NOT tested against a receiver of another hand"
+
+# The packages that receivers in Node.js use, once for each package-lock.json.
+packages=dispatcher/testdata/node
+if ! has node || ! has npm; then
+  lack "Node.js or npm" "signatures are NOT tested with the official packages"
+elif [ ! -e $packages/node_modules/.package-lock.json ] ||
+  [ $packages/package-lock.json -nt $packages/node_modules/.package-lock.json ]; then
+  (cd $packages && npm ci --silent) || lack "what $packages/package-lock.json names" "signatures are NOT tested with the official packages"
 fi
 exec go test $race -timeout 30m "$@" ./...
