@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs all tests, with the race detector. That needs cgo and a C compiler;
 # without them it says so and runs the tests without it, but never in CI. The same
-# goes for Chromium, which some tests open pages in, and for Python and Node.js, which
-# receivers of callbacks are written in.
+# goes for Chromium, which some tests open pages in, and for Python, Node.js and PHP,
+# which receivers of callbacks are written in.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,6 +38,7 @@ has_chromium || missing=chromium
 has python3 || missing="$missing python3"
 has node || missing="$missing nodejs"
 has npm || missing="$missing npm"
+has php || missing="$missing php-cli"
 if [ -n "$missing" ] && [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
   echo "not installed, so installed now, with apt-get:" $missing
   # shellcheck disable=SC2086 # a list of packages
@@ -56,6 +57,8 @@ lack() {
 
 has_chromium || lack Chromium "NO PAGE is tested in a browser"
 has python3 || lack python3 "the format MailUp is NOT tested against a receiver of another hand"
+
+has php || lack php "the receiver in PHP of docs/receivers.md is NOT tested"
 
 # The packages that receivers in Node.js use, once for each package-lock.json.
 packages=dispatcher/testdata/node
