@@ -90,7 +90,10 @@ func newLeakScene(t *testing.T) *leakScene {
 			"a rotated key":                 apikey.Generate(),
 			"a key that is too weak":        "weak+key/äé",
 			"the signing secret":            signature.GenerateSecret(v1alpha1.SigningHMAC),
+			"the signing secret before it":  signature.GenerateSecret(v1alpha1.SigningHMAC),
 			"a signing secret that is bad":  "whsec_not base64 + but=secret",
+			"the private key":               signature.GenerateSecret(v1alpha1.SigningEd25519),
+			"a private key that is bad":     "whsk_not base64 + but=secret",
 			"the encryption key":            "rc4 key + äé" + apikey.Generate(),
 			"an encryption key that is bad": "another rc4 key " + apikey.Generate() + "\n",
 			"the callback's token":          "callback-token-" + apikey.Generate(),
@@ -117,8 +120,10 @@ func newLeakScene(t *testing.T) *leakScene {
 	objects := []client.Object{
 		s.secret("form", apikey.SecretKey, "the key"), s.secret("slow", apikey.SecretKey, "a rotated key"),
 		s.secret("weak", apikey.SecretKey, "a key that is too weak"),
-		s.secret("signing", signature.SecretKey, "the signing secret"),
-		s.secret("unsigned", signature.SecretKey, "a signing secret that is bad"),
+		s.signing("signing", "the signing secret", "the signing secret before it"),
+		s.signing("unsigned", "a signing secret that is bad", "the signing secret"),
+		s.signing("private", "the private key", "the signing secret"),
+		s.signing("half-signed", "the private key", "a private key that is bad"),
 		s.secret("encryption", "key", "the encryption key"),
 		s.secret("unencrypted", "key", "an encryption key that is bad"),
 		testkit.List(s.namespace, "newsletter"),
@@ -127,6 +132,8 @@ func newLeakScene(t *testing.T) *leakScene {
 		s.subscription("refused", "http://"+freeAddress(t)+token, "signing"),
 		s.subscription("not-tls", strings.Replace(s.receiver.URL(), "http", "https", 1)+token, "signing"),
 		s.subscription("bad", s.receiver.URL()+token, "unsigned"),
+		s.subscription("by-key", s.receiver.URL()+token, "private"),
+		s.subscription("bad-before", s.receiver.URL()+token, "half-signed"),
 		s.encrypted("encrypted", "encryption"),
 		s.encrypted("bad-encrypted", "unencrypted"),
 	}
@@ -149,6 +156,14 @@ func (s *leakScene) secret(name, key, value string) client.Object {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name},
 		StringData: map[string]string{key: s.secrets[value]},
+	}
+}
+
+// signing makes a Secret with a signing secret and the one before it.
+func (s *leakScene) signing(name, current, previous string) client.Object {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name},
+		StringData: map[string]string{signature.SecretKey: s.secrets[current], signature.PreviousKey: s.secrets[previous]},
 	}
 }
 
