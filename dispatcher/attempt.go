@@ -60,11 +60,11 @@ func newCaller(options *Options, lists *listBook) *caller {
 // attempt implements deliverer. The error never shows the URL, whose path may
 // hold a secret.
 func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
-	body, contentType, err := s.format.render(e.event, c.lists.of(e.event.List))
+	carried, err := s.format.render(e.event, c.lists.of(e.event.List))
 	if err != nil {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
 	}
-	body, err = c.encrypt(ctx, s, body)
+	carried, err = c.encrypt(ctx, s, carried)
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureEncryption, err)
 	}
@@ -74,17 +74,13 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	address := s.url
-	if s.method == http.MethodGet {
-		address, body, contentType = withQuery(s.url, body), nil, ""
-	}
-	request, err := http.NewRequestWithContext(ctx, s.method, address, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, s.method, withQuery(s.url, carried.query), bytes.NewReader(carried.body))
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, errors.New("the URL can't be called")
 	}
-	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), body)
-	if contentType != "" {
-		request.Header.Set("Content-Type", contentType)
+	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), carried.body)
+	if carried.contentType != "" {
+		request.Header.Set("Content-Type", carried.contentType)
 	}
 	request.Header.Set("User-Agent", c.userAgent)
 	request.Header.Set(signature.HeaderID, e.event.ID)
@@ -104,17 +100,19 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	return c.send(request)
 }
 
-// encrypt returns what is sent instead of a body: itself where nothing is
-// encrypted.
-func (c *caller) encrypt(ctx context.Context, s *subscription, body []byte) ([]byte, error) {
+// encrypt returns what is sent instead: itself where nothing is encrypted.
+func (c *caller) encrypt(ctx context.Context, s *subscription, carried payload) (payload, error) {
 	if s.encryption != v1alpha1.EncryptionRC4 {
-		return body, nil
+		return carried, nil
 	}
 	key, err := c.encryptionKey.get(ctx, s.key.Namespace, s.encryptionKey)
 	if err != nil {
-		return nil, err
+		return payload{}, err
 	}
-	return sealForm(key, body), nil
+	// The form is in one of the two.
+	carried.query = sealForm(key, carried.query)
+	carried.body = []byte(sealForm(key, string(carried.body)))
+	return carried, nil
 }
 
 // ofSecret is the outcome of an attempt whose secret can't be read.

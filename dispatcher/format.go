@@ -10,22 +10,33 @@ import (
 	"postbus.dev/postbus/internal/contact"
 )
 
-// format makes the body of a call, which a GET has in its query.
+// format makes what a call carries.
 type format interface {
 	// knows tells whether the event exists in this format. One that does not
 	// is not sent.
 	knows(event *contact.Event) bool
-	// render returns the body: the same bytes each time for the same event and list.
-	render(event *contact.Event, list *listNumbers) (body []byte, contentType string, err error)
+	// render returns the same bytes each time for the same event and list.
+	render(event *contact.Event, list *listNumbers) (payload, error)
 }
 
-// newFormat returns the format of a payload: Standard where it names none.
-func newFormat(payload *v1alpha1.Payload) format {
-	switch payload.Format {
+// payload is what one call carries.
+type payload struct {
+	// query is put behind the query that the URL has.
+	query string
+	// body may be empty, and has no contentType then.
+	body        []byte
+	contentType string
+}
+
+// newFormat returns the format of a subscription: Standard where it names none.
+func newFormat(spec *v1alpha1.WebhookSubscriptionSpec) format {
+	switch spec.Payload.Format {
 	case v1alpha1.FormatMailingwork:
 		return mailingwork{}
 	case v1alpha1.FormatMailUp:
-		return mailUp{parameters: payload.Parameters}
+		return mailUp{parameters: spec.Payload.Parameters, byGet: spec.Callback.Method == v1alpha1.MethodGet}
+	case v1alpha1.FormatMaileon:
+		return maileon{urlParameters: spec.Payload.URLParameters, bodyFields: spec.Payload.BodyFields}
 	default:
 		return standard{}
 	}
@@ -64,8 +75,8 @@ type standardData struct {
 
 func (standard) knows(event *contact.Event) bool { return standardTypes[event.Type] != "" }
 
-func (standard) render(event *contact.Event, _ *listNumbers) ([]byte, string, error) {
-	body, err := json.Marshal(standardBody{
+func (standard) render(event *contact.Event, _ *listNumbers) (payload, error) {
+	return jsonPayload(standardBody{
 		Type:      standardTypes[event.Type],
 		Timestamp: event.Time,
 		Data: standardData{
@@ -74,13 +85,31 @@ func (standard) render(event *contact.Event, _ *listNumbers) ([]byte, string, er
 			Contact: event.Contact.View(),
 		},
 	})
-	return body, contentTypeJSON, err
 }
 
-// customText returns a custom field's value as text.
-func customText(value any) string {
-	if number, ok := value.(float64); ok {
-		return strconv.FormatFloat(number, 'f', -1, 64)
+// jsonPayload returns a payload whose body is a value in JSON.
+func jsonPayload(value any) (payload, error) {
+	body, err := json.Marshal(value)
+	return payload{body: body, contentType: contentTypeJSON}, err
+}
+
+// fieldValue returns a standard or a custom field, nil when it is not set. No
+// custom field can be called like a standard one.
+func fieldValue(c *contact.Contact, name string) any {
+	if text, ok := c.StandardFields[name]; ok {
+		return text
 	}
-	return fmt.Sprint(value)
+	return c.CustomFields[name]
+}
+
+// valueText returns a field's value as text, empty when it is not set.
+func valueText(value any) string {
+	switch value := value.(type) {
+	case nil:
+		return ""
+	case float64:
+		return strconv.FormatFloat(value, 'f', -1, 64)
+	default:
+		return fmt.Sprint(value)
+	}
 }

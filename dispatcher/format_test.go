@@ -36,10 +36,11 @@ func render(t *testing.T, f format, e *contact.Event) string {
 	t.Helper()
 	g := NewWithT(t)
 	g.Expect(f.knows(e)).To(BeTrue())
-	body, contentType, err := f.render(e, numbers)
+	carried, err := f.render(e, numbers)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(contentType).To(Equal("application/json"))
-	return string(body)
+	g.Expect(carried.query).To(BeEmpty())
+	g.Expect(carried.contentType).To(Equal("application/json"))
+	return string(carried.body)
 }
 
 func TestStandard(t *testing.T) {
@@ -120,7 +121,7 @@ func TestListWithoutNumbers(t *testing.T) {
 	lists.set(key, numbers)
 	g.Expect(lists.of(key)).To(Equal(numbers))
 	lists.set(key, nil)
-	body, _, err := mailingwork{}.render(subscribed(), lists.of(key))
+	carried, err := mailingwork{}.render(subscribed(), lists.of(key))
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(string(body)).To(ContainSubstring(`"fields":[{"id":1,"value":"max.muster@example.com"}],"lists":[{"id":0,"value":1}]`))
+	g.Expect(string(carried.body)).To(ContainSubstring(`"fields":[{"id":1,"value":"max.muster@example.com"}],"lists":[{"id":0,"value":1}]`))
 }

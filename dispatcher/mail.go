@@ -219,7 +219,7 @@ func (m *mailer) data(r *optInRequest, language v1alpha1.Language) recipient.Mai
 func customTexts(fields map[string]any) map[string]string {
 	texts := make(map[string]string, len(fields))
 	for name, value := range fields {
-		texts[name] = customText(value)
+		texts[name] = valueText(value)
 	}
 	return texts
 }

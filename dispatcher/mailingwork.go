@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"sync"
 
@@ -59,7 +58,7 @@ func (mailingwork) knows(event *contact.Event) bool {
 	}
 }
 
-func (mailingwork) render(event *contact.Event, list *listNumbers) ([]byte, string, error) {
+func (mailingwork) render(event *contact.Event, list *listNumbers) (payload, error) {
 	at := event.Time.UTC().Format(mailingworkTime)
 	body := mailingworkBody{
 		ID:           event.Position,
@@ -78,8 +77,7 @@ func (mailingwork) render(event *contact.Event, list *listNumbers) ([]byte, stri
 			body.Lists[0].Value = 0
 		}
 	}
-	encoded, err := json.Marshal(body)
-	return encoded, contentTypeJSON, err
+	return jsonPayload(body)
 }
 
 // numberedFields returns the e-mail address and the fields that are set and

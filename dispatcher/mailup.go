@@ -16,6 +16,8 @@ import (
 // placeholders in them.
 type mailUp struct {
 	parameters []v1alpha1.PayloadParameter
+	// byGet puts the form into the query.
+	byGet bool
 }
 
 const contentTypeForm = "application/x-www-form-urlencoded"
@@ -45,7 +47,7 @@ const fieldPlaceholder = "Field:"
 
 func (mailUp) knows(event *contact.Event) bool { return mailUpTypes[event.Type] != "" }
 
-func (m mailUp) render(event *contact.Event, list *listNumbers) ([]byte, string, error) {
+func (m mailUp) render(event *contact.Event, list *listNumbers) (payload, error) {
 	var form strings.Builder
 	for i, parameter := range m.parameters {
 		if i > 0 {
@@ -56,7 +58,10 @@ func (m mailUp) render(event *contact.Event, list *listNumbers) ([]byte, string,
 		})
 		form.WriteString(escapeLower(parameter.Name) + "=" + escapeLower(value))
 	}
-	return []byte(form.String()), contentTypeForm, nil
+	if m.byGet {
+		return payload{query: form.String()}, nil
+	}
+	return payload{body: []byte(form.String()), contentType: contentTypeForm}, nil
 }
 
 // mailUpValue returns what a placeholder stands for: nothing for what there is
@@ -64,7 +69,7 @@ func (m mailUp) render(event *contact.Event, list *listNumbers) ([]byte, string,
 // phones (Prefix, Number) and groups.
 func mailUpValue(name string, event *contact.Event, list *listNumbers) string {
 	if field, ok := strings.CutPrefix(name, fieldPlaceholder); ok {
-		return fieldText(&event.Contact, field)
+		return valueText(fieldValue(&event.Contact, field))
 	}
 	switch name {
 	case "EventDate":
@@ -95,22 +100,10 @@ func mailUpReason(event *contact.Event) string {
 	return strconv.Itoa(*event.Reason.Code)
 }
 
-// fieldText returns a standard or a custom field as text, empty when it is not
-// set. No custom field can be called like a standard one.
-func fieldText(c *contact.Contact, name string) string {
-	if text, ok := c.StandardFields[name]; ok {
-		return text
-	}
-	if value, ok := c.CustomFields[name]; ok {
-		return customText(value)
-	}
-	return ""
-}
-
 // sealForm encrypts a form as MailUp does: RC4, Base64, percent escapes. What
 // comes out is the whole query or body; no name stands before it.
-func sealForm(key rc4.Key, form []byte) []byte {
-	return []byte(escapeLower(base64.StdEncoding.EncodeToString(key.Encrypt(form))))
+func sealForm(key rc4.Key, form string) string {
+	return escapeLower(base64.StdEncoding.EncodeToString(key.Encrypt([]byte(form))))
 }
 
 // percentEscape is a percent escape as url.QueryEscape writes it.
@@ -122,8 +115,11 @@ func escapeLower(text string) string {
 	return percentEscape.ReplaceAllStringFunc(url.QueryEscape(text), strings.ToLower)
 }
 
-// withQuery returns a URL with more text at the end of its query.
-func withQuery(base string, query []byte) string {
+// withQuery returns a URL with more text, if there is any, at the end of its query.
+func withQuery(base, query string) string {
+	if query == "" {
+		return base
+	}
 	separator := "?"
 	if _, own, has := strings.Cut(base, "?"); has {
 		separator = "&"
@@ -131,5 +127,5 @@ func withQuery(base string, query []byte) string {
 			separator = ""
 		}
 	}
-	return base + separator + string(query)
+	return base + separator + query
 }

@@ -16,6 +16,7 @@ import (
 // CRD documents.
 const (
 	defaultTimeout     = 10 * time.Second
+	maileonTimeout     = 5 * time.Second // the vendor's
 	defaultMaxInFlight = 64
 	defaultWindow      = 5 * 24 * time.Hour
 	defaultReplayRate  = 100
@@ -56,7 +57,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
 		},
-		format:  newFormat(&spec.Payload),
+		format:  newFormat(spec),
 		url:     spec.Callback.URL,
 		method:  http.MethodPost,
 		timeout: defaultTimeout,
@@ -78,8 +79,11 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	if spec.Callback.Method != "" {
 		s.method = string(spec.Callback.Method)
 	}
-	if spec.Callback.Timeout != nil {
+	switch {
+	case spec.Callback.Timeout != nil:
 		s.timeout = spec.Callback.Timeout.Duration
+	case spec.Payload.Format == v1alpha1.FormatMaileon:
+		s.timeout = maileonTimeout
 	}
 	s.rules.set(spec)
 	if spec.Ordering != "" {

@@ -56,7 +56,7 @@ lack() {
 }
 
 has_chromium || lack Chromium "NO PAGE is tested in a browser"
-has python3 || lack python3 "the format MailUp is NOT tested against a receiver of another hand"
+has python3 || lack python3 "the formats of vendors are NOT tested against receivers of another hand"
 
 has php || lack php "the receiver in PHP of docs/receivers.md is NOT tested"
 

@@ -25,10 +25,10 @@ type Callback struct {
 	Method CallbackMethod `json:"method,omitempty"`
 
 	// timeout is how long one call may take, from dialling to the end of the
-	// answer's headers. 100ms to 30s, 10s by default.
+	// answer's headers. 100ms to 30s. By default 10s, and 5s where payload.format
+	// is Maileon, as there.
 	//
 	// +optional
-	// +default="10s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`

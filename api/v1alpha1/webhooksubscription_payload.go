@@ -4,11 +4,14 @@ package v1alpha1
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'MailUp' || has(self.parameters)",message="payload.parameters is required where payload.format is MailUp: it is what is sent"
 // +kubebuilder:validation:XValidation:rule="!has(self.parameters) || (has(self.format) && self.format == 'MailUp')",message="payload.parameters needs payload.format MailUp"
+// +kubebuilder:validation:XValidation:rule="!has(self.urlParameters) || (has(self.format) && self.format == 'Maileon')",message="payload.urlParameters needs payload.format Maileon"
+// +kubebuilder:validation:XValidation:rule="!has(self.bodyFields) || (has(self.format) && self.format == 'Maileon')",message="payload.bodyFields needs payload.format Maileon"
 // +kubebuilder:validation:XValidation:rule="!has(self.encryption) || self.encryption.algorithm != 'RC4' || (has(self.format) && self.format == 'MailUp')",message="payload.encryption.algorithm RC4 needs payload.format MailUp"
 type Payload struct {
 	// format is what is sent: Standard (JSON as Standard Webhooks advises),
 	// Mailingwork (JSON as Mailingwork sends it; Create and Delete events do not
-	// exist there) or MailUp (a form as MailUp sends it, of the parameters).
+	// exist there), MailUp (a form as MailUp sends it, of the parameters) or
+	// Maileon (as Maileon sends it, of urlParameters and bodyFields).
 	//
 	// +optional
 	// +default="Standard"
@@ -24,6 +27,27 @@ type Payload struct {
 	// +kubebuilder:validation:MaxItems=50
 	Parameters []PayloadParameter `json:"parameters,omitempty"`
 
+	// urlParameters are what a call in the format Maileon has behind the URL's own
+	// query, in this order. At most 50; other formats have none.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=50
+	URLParameters []PayloadField `json:"urlParameters,omitempty"`
+
+	// bodyFields are what a call in the format Maileon has in its body, which is
+	// one flat JSON object. At most 50; other formats have none. Without
+	// bodyFields the body is empty.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=50
+	BodyFields []PayloadField `json:"bodyFields,omitempty"`
+
 	// encryption hides what is sent from all but those who have the key.
 	//
 	// +optional
@@ -32,7 +56,7 @@ type Payload struct {
 
 // PayloadFormat names the format of what is sent.
 //
-// +kubebuilder:validation:Enum=Standard;Mailingwork;MailUp
+// +kubebuilder:validation:Enum=Standard;Mailingwork;MailUp;Maileon
 type PayloadFormat string
 
 // The formats of what is sent.
@@ -40,6 +64,7 @@ const (
 	FormatStandard    PayloadFormat = "Standard"
 	FormatMailingwork PayloadFormat = "Mailingwork"
 	FormatMailUp      PayloadFormat = "MailUp"
+	FormatMaileon     PayloadFormat = "Maileon"
 )
 
 // PayloadParameter is a parameter of a form.
@@ -63,6 +88,72 @@ type PayloadParameter struct {
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^([^\\[\\]]|\\[(EventDate|IdConsole|IdList|IdNL|EventType|EventSource|Reason|Email|Prefix|Number|Groups|Channel|Field:[^\\[\\]]{1,64})\\])*$')`,message="payload.parameters[].value has a placeholder that is not known; known are [EventDate], [IdConsole], [IdList], [IdNL], [EventType], [EventSource], [Reason], [Email], [Prefix], [Number], [Groups], [Channel] and [Field:NAME], and square brackets stand for nothing else"
 	Value string `json:"value,omitempty"`
 }
+
+// PayloadField is one thing that a call in the format Maileon tells, and the name
+// that it has there.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.standardField), has(self.customField), has(self.constant), has(self.eventField)].filter(chosen, chosen).size() == 1",message="payload.urlParameters[] and payload.bodyFields[] have exactly one of standardField, customField, constant and eventField"
+type PayloadField struct {
+	// name is what it is called in the call. 1 to 128 characters.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name,omitempty"`
+
+	// standardField is a standard field of the contact, or its email or
+	// external_id.
+	//
+	// +optional
+	StandardField MaileonField `json:"standardField,omitempty"`
+
+	// customField is the name of a custom field of the contact, exact in upper and
+	// lower case. 3 to 64 characters.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=64
+	CustomField string `json:"customField,omitempty"`
+
+	// constant is a text that is the same in every call, such as the receiver's own
+	// token. It stands in clear text in the object. 1 to 1024 characters.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Constant string `json:"constant,omitempty"`
+
+	// eventField is something of the event: timestamp, source (of an Unsubscribe),
+	// property and new_value (of a ChangeProfile). msg_id, transaction_id and
+	// old_value are taken, and always empty, because nothing is known of them here.
+	//
+	// +optional
+	EventField EventField `json:"eventField,omitempty"`
+}
+
+// MaileonField is a field of a contact that Maileon calls a standard one.
+//
+// +kubebuilder:validation:Enum=email;external_id;ADDRESS;BIRTHDAY;CITY;COUNTRY;FIRSTNAME;FULLNAME;GENDER;HNR;LASTNAME;LOCALE;NAMEDAY;ORGANIZATION;REGION;SALUTATION;STATE;TITLE;ZIP
+type MaileonField string
+
+// The fields that are not among ContactList's standard fields.
+const (
+	FieldEmail      MaileonField = "email"
+	FieldExternalID MaileonField = "external_id"
+)
+
+// EventField is something of an event, by Maileon's name.
+//
+// +kubebuilder:validation:Enum=timestamp;msg_id;transaction_id;property;old_value;new_value;source
+type EventField string
+
+// The fields of events that something is known of.
+const (
+	EventFieldTimestamp EventField = "timestamp"
+	EventFieldProperty  EventField = "property"
+	EventFieldNewValue  EventField = "new_value"
+	EventFieldSource    EventField = "source"
+)
 
 // Encryption says how what is sent is encrypted.
 type Encryption struct {

@@ -1,0 +1,71 @@
+package v1alpha1_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// postSpec is a spec that calls by POST, with a payload of these parts.
+func postSpec(parts ...string) string {
+	return "callback: {url: https://crm.example.com/hooks}\npayload: {" + strings.Join(parts, ", ") + "}\n"
+}
+
+func TestMaileonValidation(t *testing.T) {
+	const maileon = "format: Maileon"
+	field := func(text string) string { return postSpec(maileon, "bodyFields: [{"+text+"}]") }
+	parameter := func(text string) string { return postSpec(maileon, "urlParameters: [{"+text+"}]") }
+	const exactlyOne = "have exactly one of standardField, customField, constant and eventField"
+	many := func(count int) string {
+		var all []string
+		for i := range count {
+			all = append(all, "{name: p"+strings.Repeat("x", i)+", constant: a}")
+		}
+		return "bodyFields: [" + strings.Join(all, ", ") + "]"
+	}
+	rows := map[string]row{
+		"nothing chosen":                      {spec: postSpec(maileon)},
+		"parameters":                          {spec: parameter("name: email, standardField: email")},
+		"both":                                {spec: postSpec(maileon, "urlParameters: [{name: a, constant: b}]", "bodyFields: [{name: a, eventField: source}]")},
+		"a timeout":                           {spec: "callback: {url: https://crm.example.com, timeout: 30s}\npayload: {format: Maileon}"},
+		"by GET":                              {"callback: {url: https://crm.example.com, method: GET}\npayload: {format: Maileon}", "callback.method GET needs payload.format MailUp"},
+		"a custom field":                      {spec: field("name: a, customField: special date")},
+		"a custom field's name of 2 letters":  {field("name: a, customField: ab"), "spec.payload.bodyFields[0].customField"},
+		"a custom field's name of 65 letters": {field("name: a, customField: " + strings.Repeat("x", 65)), "spec.payload.bodyFields[0].customField"},
+		"an unknown standard field":           {field("name: a, standardField: PHONE"), "spec.payload.bodyFields[0].standardField"},
+		"a standard field in small letters":   {field("name: a, standardField: city"), "spec.payload.bodyFields[0].standardField"},
+		"an unknown event field":              {field("name: a, eventField: reason"), "spec.payload.bodyFields[0].eventField"},
+		"a constant of 1024 letters":          {spec: field("name: a, constant: " + strings.Repeat("x", 1024))},
+		"a constant of 1025 letters":          {field("name: a, constant: " + strings.Repeat("x", 1025)), "spec.payload.bodyFields[0].constant"},
+		"an empty constant":                   {field(`name: a, constant: ""`), "spec.payload.bodyFields[0].constant"},
+		"nothing of it":                       {field("name: a"), exactlyOne},
+		"two of it":                           {field("name: a, constant: b, eventField: source"), exactlyOne},
+		"nothing of it, in the URL":           {parameter("name: a"), exactlyOne},
+		"two of it, in the URL":               {parameter("name: a, standardField: email, customField: abc"), exactlyOne},
+		"no name":                             {field("constant: b"), "spec.payload.bodyFields[0].name"},
+		"a name of 128 letters":               {spec: field("constant: b, name: " + strings.Repeat("x", 128))},
+		"a name of 129 letters":               {field("constant: b, name: " + strings.Repeat("x", 129)), "spec.payload.bodyFields[0].name"},
+		"a name twice":                        {postSpec(maileon, "bodyFields: [{name: a, constant: b}, {name: a, constant: c}]"), "spec.payload.bodyFields[1]"},
+		"a name twice, in the URL":            {postSpec(maileon, "urlParameters: [{name: a, constant: b}, {name: a, constant: c}]"), "spec.payload.urlParameters[1]"},
+		"50 fields":                           {spec: postSpec(maileon, many(50))},
+		"51 fields":                           {postSpec(maileon, many(51)), "spec.payload.bodyFields"},
+		"an empty list of fields":             {postSpec(maileon, "bodyFields: []"), "spec.payload.bodyFields"},
+		"parameters of MailUp":                {postSpec(maileon, "parameters: [{name: a, value: b}]"), "payload.parameters needs payload.format MailUp"},
+		"URL parameters without a format":     {postSpec("urlParameters: [{name: a, constant: b}]"), "payload.urlParameters needs payload.format Maileon"},
+		"URL parameters of Standard":          {postSpec("format: Standard", "urlParameters: [{name: a, constant: b}]"), "payload.urlParameters needs payload.format Maileon"},
+		"body fields of Mailingwork":          {postSpec("format: Mailingwork", "bodyFields: [{name: a, constant: b}]"), "payload.bodyFields needs payload.format Maileon"},
+		"RC4": {
+			postSpec(maileon, "encryption: {algorithm: RC4, keySecretRef: {name: a, key: b}}"),
+			"payload.encryption.algorithm RC4 needs payload.format MailUp",
+		},
+	}
+	for _, name := range []string{
+		"email", "external_id", "ADDRESS", "BIRTHDAY", "CITY", "COUNTRY", "FIRSTNAME", "FULLNAME", "GENDER", "HNR", "LASTNAME", "LOCALE",
+		"NAMEDAY", "ORGANIZATION", "REGION", "SALUTATION", "STATE", "TITLE", "ZIP",
+	} {
+		rows["the standard field "+name] = row{spec: field("name: a, standardField: " + name)}
+	}
+	for _, name := range []string{"timestamp", "msg_id", "transaction_id", "property", "old_value", "new_value", "source"} {
+		rows["the event field "+name] = row{spec: field("name: a, eventField: " + name)}
+	}
+	validate(t, "WebhookSubscription", rows)
+}
