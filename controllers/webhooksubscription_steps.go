@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/expression"
 	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/store"
 )
@@ -25,7 +26,7 @@ func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1
 }
 
 func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkLists, w.checkSecrets, w.checkSigning} {
+	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkExpressions, w.checkLists, w.checkSecrets, w.checkSigning} {
 		if err := check(ctx, subscription); err != nil {
 			return err
 		}
@@ -45,6 +46,21 @@ func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1a
 	var refused *guard.RefusedError
 	if errors.As(w.guard.CheckURL(callback), &refused) {
 		return refuse(v1alpha1.ReasonCallbackForbidden, "spec.callback.url %s.", refused.Finding)
+	}
+	return nil
+}
+
+// checkExpressions looks at what only compiling them can tell.
+func (webhookSubscriptions) checkExpressions(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	if source := subscription.Spec.Filter; source != "" {
+		if _, err := expression.CompileFilter(source); err != nil {
+			return refuse(v1alpha1.ReasonFilterInvalid, "spec.filter, %s.", err)
+		}
+	}
+	if source := subscription.Spec.Payload.Template; source != "" {
+		if _, err := expression.CompileTemplate(source); err != nil {
+			return refuse(v1alpha1.ReasonTemplateInvalid, "spec.payload.template, %s.", err)
+		}
 	}
 	return nil
 }

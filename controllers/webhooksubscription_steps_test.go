@@ -65,6 +65,27 @@ func encrypted(spec *v1alpha1.WebhookSubscriptionSpec) {
 	}
 }
 
+// rendered makes a subscription one whose calls have a template's result.
+func rendered(template string) func(*v1alpha1.WebhookSubscriptionSpec) {
+	return func(spec *v1alpha1.WebhookSubscriptionSpec) {
+		spec.Payload = v1alpha1.Payload{Format: v1alpha1.FormatTemplate, Template: template}
+	}
+}
+
+func TestSubscriptionWithExpressionsIsAccepted(t *testing.T) {
+	b := newBench(t)
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	rendered(`{"mail": event.contact.email}`)(&subscription.Spec)
+	subscription.Spec.Filter = `event.contact.standardFields.COUNTRY == "DE"`
+	b.create(subscription)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
+	subscription.Spec.Filter = `nothing`
+	b.update(subscription)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonFilterInvalid)
+}
+
 func TestSubscriptionRefusals(t *testing.T) {
 	for name, row := range map[string]struct {
 		spec    func(*v1alpha1.WebhookSubscriptionSpec)
@@ -91,6 +112,40 @@ func TestSubscriptionRefusals(t *testing.T) {
 			},
 			reason:  v1alpha1.ReasonCallbackInvalid,
 			message: "more than 253 characters",
+		},
+		"the filter can't be compiled": {
+			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) {
+				spec.Filter = "event.source == 'API' &&\n  event.contact.standardFields.COUNTY == 'DE'"
+			},
+			reason:  v1alpha1.ReasonFilterInvalid,
+			message: "spec.filter, 2:31: undefined field 'COUNTY'.",
+		},
+		"the filter is no yes or no": {
+			spec:    func(spec *v1alpha1.WebhookSubscriptionSpec) { spec.Filter = "event.type" },
+			reason:  v1alpha1.ReasonFilterInvalid,
+			message: "spec.filter, 1:1: the result is string, it must be a bool.",
+		},
+		"the filter could cost too much": {
+			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) {
+				spec.Filter = "event.changed.exists(a, event.changed.exists(b, a.contains(b)))"
+			},
+			reason:  v1alpha1.ReasonFilterInvalid,
+			message: "spec.filter, 1:1: it could cost up to",
+		},
+		"the template can't be compiled": {
+			spec:    rendered(`{"mail": event.contact.mail}`),
+			reason:  v1alpha1.ReasonTemplateInvalid,
+			message: "spec.payload.template, 1:23: undefined field 'mail'.",
+		},
+		"the template is no map and no list": {
+			spec:    rendered(`event.contact.email`),
+			reason:  v1alpha1.ReasonTemplateInvalid,
+			message: "spec.payload.template, 1:1: the result is string, it must be a map or a list.",
+		},
+		"the template could cost too much": {
+			spec:    rendered(`event.changed.map(a, event.changed.map(b, event.changed.map(c, a + b + c)))`),
+			reason:  v1alpha1.ReasonTemplateInvalid,
+			message: "spec.payload.template, 1:1: it could cost up to",
 		},
 		"the signing Secret lacks the data key": {
 			prepare: func(b *bench) { b.secret("crm-signing", "key", goodSecret) },

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,10 +38,16 @@ func newFormat(spec *v1alpha1.WebhookSubscriptionSpec) format {
 		return mailUp{parameters: spec.Payload.Parameters, byGet: spec.Callback.Method == v1alpha1.MethodGet}
 	case v1alpha1.FormatMaileon:
 		return maileon{urlParameters: spec.Payload.URLParameters, bodyFields: spec.Payload.BodyFields}
+	case v1alpha1.FormatTemplate:
+		return newTemplate(spec.Payload.Template)
 	default:
 		return standard{}
 	}
 }
+
+// isOfContact tells whether an event is about a contact, one of those that
+// spec.events can name.
+func isOfContact(event *contact.Event) bool { return slices.Contains(contact.EventTypes, event.Type) }
 
 const contentTypeJSON = "application/json"
 
@@ -73,7 +80,7 @@ type standardData struct {
 	Contact contact.View    `json:"contact"`
 }
 
-func (standard) knows(event *contact.Event) bool { return standardTypes[event.Type] != "" }
+func (standard) knows(event *contact.Event) bool { return isOfContact(event) }
 
 func (standard) render(event *contact.Event, _ *listNumbers) (payload, error) {
 	return jsonPayload(standardBody{

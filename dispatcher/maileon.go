@@ -11,7 +11,7 @@ import (
 
 // maileon is what Maileon's outgoing webhooks send: parameters in the URL and one
 // flat JSON object, each if something is chosen for it. Nothing in a call names
-// its event, so it knows all of them.
+// its event, so it knows all that are about contacts.
 type maileon struct {
 	urlParameters, bodyFields []v1alpha1.PayloadField
 }
@@ -32,7 +32,7 @@ const (
 // List-Unsubscribe: its link, and its address.
 var maileonHeaderCodes = []int{32, 64}
 
-func (maileon) knows(*contact.Event) bool { return true }
+func (maileon) knows(event *contact.Event) bool { return isOfContact(event) }
 
 func (m maileon) render(event *contact.Event, _ *listNumbers) (payload, error) {
 	var parameters []string

@@ -44,7 +44,7 @@ func TestMaileonFields(t *testing.T) {
 	}{
 		"the address":                    {v1alpha1.PayloadField{StandardField: "email"}, subscribed(), "max.muster%40example.com", `"max.muster@example.com"`},
 		"the external id":                {v1alpha1.PayloadField{StandardField: "external_id"}, subscribed(), "c-1", `"c-1"`},
-		"no external id":                 {v1alpha1.PayloadField{StandardField: "external_id"}, &contact.Event{}, "", `null`},
+		"no external id":                 {v1alpha1.PayloadField{StandardField: "external_id"}, &contact.Event{Type: contact.EventDelete}, "", `null`},
 		"a standard field":               {v1alpha1.PayloadField{StandardField: "LASTNAME"}, subscribed(), "Muster+%3C%26%3E", `"Muster <&>"`},
 		"a standard field that is unset": {v1alpha1.PayloadField{StandardField: "CITY"}, subscribed(), "", `null`},
 		"a custom field":                 {v1alpha1.PayloadField{CustomField: "special date"}, subscribed(), "2020-12-12", `"2020-12-12"`},

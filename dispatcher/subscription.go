@@ -32,6 +32,8 @@ type subscription struct {
 	// held: nothing is sent, events wait.
 	held   bool
 	filter store.Filter
+	// chosen is spec.filter.
+	chosen chosen
 	// format is nil for mails, which are not made from the event alone.
 	format      format
 	url         string
@@ -57,6 +59,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
 		},
+		chosen:  newChosen(spec.Filter),
 		format:  newFormat(spec),
 		url:     spec.Callback.URL,
 		method:  http.MethodPost,
@@ -136,5 +139,5 @@ func (s *subscription) isMail() bool {
 // wants tells whether an event is sent. One without a contact is about somebody
 // who had left already, or is a tombstone.
 func (s *subscription) wants(event *contact.Event) bool {
-	return event.Contact.ID != 0 && s.filter.Matches(event) && (s.format == nil || s.format.knows(event))
+	return event.Contact.ID != 0 && s.filter.Matches(event) && (s.format == nil || s.format.knows(event)) && s.chosen.has(event)
 }

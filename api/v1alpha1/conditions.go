@@ -29,7 +29,8 @@ const ConditionReady = "Ready"
 //   - True: ReasonValid.
 //   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretTaken; on an
 //     ApiKey also ReasonKeyTooWeak, on a WebhookSubscription also
-//     ReasonSecretInvalid, ReasonCallbackInvalid and ReasonCallbackForbidden.
+//     ReasonSecretInvalid, ReasonCallbackInvalid, ReasonCallbackForbidden,
+//     ReasonFilterInvalid and ReasonTemplateInvalid.
 //   - Unknown: ReasonProgressing.
 const ConditionAccepted = "Accepted"
 
@@ -58,9 +59,12 @@ const (
 	// ReasonTemplateNotFound: a ConfigMap that the spec names, or the data key
 	// that is needed, does not exist.
 	ReasonTemplateNotFound = "TemplateNotFound"
-	// ReasonTemplateInvalid: a template can't be used; the message names the
-	// line.
+	// ReasonTemplateInvalid: a template of a ContactList, or spec.payload.template,
+	// can't be used; the message names the place in it.
 	ReasonTemplateInvalid = "TemplateInvalid"
+	// ReasonFilterInvalid: spec.filter can't be used; the message names the place in
+	// it.
+	ReasonFilterInvalid = "FilterInvalid"
 	// ReasonMailingInvalid: an opt-in mailing names a sender that no mail can
 	// have.
 	ReasonMailingInvalid = "MailingInvalid"

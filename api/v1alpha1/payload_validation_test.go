@@ -69,3 +69,26 @@ func TestMaileonValidation(t *testing.T) {
 	}
 	validate(t, "WebhookSubscription", rows)
 }
+
+func TestExpressionValidation(t *testing.T) {
+	const url = "callback: {url: https://crm.example.com/hooks}\n"
+	validate(t, "WebhookSubscription", map[string]row{
+		"a filter":                       {spec: url + `filter: 'event.contact.standardFields.COUNTRY == "DE"'`},
+		"a filter that does not compile": {spec: url + `filter: '(('`}, // the controller says so
+		"an empty filter":                {url + `filter: ""`, "spec.filter"},
+		"a filter of 4096 letters":       {spec: url + "filter: " + strings.Repeat("x", 4096)},
+		"a filter of 4097 letters":       {url + "filter: " + strings.Repeat("x", 4097), "spec.filter"},
+		"a template":                     {spec: postSpec("format: Template", `template: '{"mail": event.contact.email}'`)},
+		"a filter and a template":        {spec: postSpec("format: Template", "template: event") + "filter: 'true'"},
+		"a template of 16384 letters":    {spec: postSpec("format: Template", "template: "+strings.Repeat("x", 16384))},
+		"a template of 16385 letters":    {postSpec("format: Template", "template: "+strings.Repeat("x", 16385)), "spec.payload.template"},
+		"an empty template":              {postSpec("format: Template", `template: ""`), "spec.payload.template"},
+		"no template":                    {postSpec("format: Template"), "payload.template is required where payload.format is Template"},
+		"a template without a format":    {postSpec("template: event"), "payload.template needs payload.format Template"},
+		"a template of Standard":         {postSpec("format: Standard", "template: event"), "payload.template needs payload.format Template"},
+		"a template, and body fields":    {postSpec("format: Template", "template: event", "bodyFields: [{name: a, constant: b}]"), "payload.bodyFields needs payload.format Maileon"},
+		"a template, and parameters":     {postSpec("format: Template", "template: event", "parameters: [{name: a, value: b}]"), "payload.parameters needs payload.format MailUp"},
+		"a template by GET":              {"callback: {url: https://crm.example.com, method: GET}\npayload: {format: Template, template: event}", "callback.method GET needs payload.format MailUp"},
+		"a template that is not text":    {postSpec("format: Template", "template: {a: b}"), "spec.payload.template"},
+	})
+}

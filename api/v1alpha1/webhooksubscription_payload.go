@@ -6,12 +6,15 @@ package v1alpha1
 // +kubebuilder:validation:XValidation:rule="!has(self.parameters) || (has(self.format) && self.format == 'MailUp')",message="payload.parameters needs payload.format MailUp"
 // +kubebuilder:validation:XValidation:rule="!has(self.urlParameters) || (has(self.format) && self.format == 'Maileon')",message="payload.urlParameters needs payload.format Maileon"
 // +kubebuilder:validation:XValidation:rule="!has(self.bodyFields) || (has(self.format) && self.format == 'Maileon')",message="payload.bodyFields needs payload.format Maileon"
+// +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'Template' || has(self.template)",message="payload.template is required where payload.format is Template: it is what is sent"
+// +kubebuilder:validation:XValidation:rule="!has(self.template) || (has(self.format) && self.format == 'Template')",message="payload.template needs payload.format Template"
 // +kubebuilder:validation:XValidation:rule="!has(self.encryption) || self.encryption.algorithm != 'RC4' || (has(self.format) && self.format == 'MailUp')",message="payload.encryption.algorithm RC4 needs payload.format MailUp"
 type Payload struct {
 	// format is what is sent: Standard (JSON as Standard Webhooks advises),
 	// Mailingwork (JSON as Mailingwork sends it; Create and Delete events do not
-	// exist there), MailUp (a form as MailUp sends it, of the parameters) or
-	// Maileon (as Maileon sends it, of urlParameters and bodyFields).
+	// exist there), MailUp (a form as MailUp sends it, of the parameters), Maileon
+	// (as Maileon sends it, of urlParameters and bodyFields) or Template (JSON as
+	// the template says).
 	//
 	// +optional
 	// +default="Standard"
@@ -48,6 +51,18 @@ type Payload struct {
 	// +kubebuilder:validation:MaxItems=50
 	BodyFields []PayloadField `json:"bodyFields,omitempty"`
 
+	// template says what is sent in the format Template, which requires it; other
+	// formats have none. It is a CEL expression over the variable event whose
+	// result, a map or a list, is sent as JSON of at most 1 MiB:
+	// {"mail": event.contact.email, "what": event.type}. One that does not compile,
+	// or could cost too much, is not accepted; an event that it fails with is set
+	// aside. 1 to 16384 characters.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16384
+	Template string `json:"template,omitempty"`
+
 	// encryption hides what is sent from all but those who have the key.
 	//
 	// +optional
@@ -56,7 +71,7 @@ type Payload struct {
 
 // PayloadFormat names the format of what is sent.
 //
-// +kubebuilder:validation:Enum=Standard;Mailingwork;MailUp;Maileon
+// +kubebuilder:validation:Enum=Standard;Mailingwork;MailUp;Maileon;Template
 type PayloadFormat string
 
 // The formats of what is sent.
@@ -65,6 +80,7 @@ const (
 	FormatMailingwork PayloadFormat = "Mailingwork"
 	FormatMailUp      PayloadFormat = "MailUp"
 	FormatMaileon     PayloadFormat = "Maileon"
+	FormatTemplate    PayloadFormat = "Template"
 )
 
 // PayloadParameter is a parameter of a form.

@@ -49,6 +49,8 @@ const (
 	FailureTLS FailureReason = "TLSError"
 	// FailureRender: the body could not be made from the event.
 	FailureRender FailureReason = "RenderError"
+	// FailureFilter: spec.filter failed with the event.
+	FailureFilter FailureReason = "FilterError"
 	// FailureSigning: the signing secret could not be read.
 	FailureSigning FailureReason = "SigningError"
 	// FailureEncryption: the encryption key could not be read.

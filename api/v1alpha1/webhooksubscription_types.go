@@ -71,6 +71,17 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:items:MaxLength=253
 	Lists []string `json:"lists,omitempty"`
 
+	// filter says which of these events are sent: a CEL expression over the variable
+	// event whose result is true for them, such as
+	// event.contact.standardFields.COUNTRY == "DE". One that does not compile, or
+	// could cost too much, is not accepted; an event that it fails with is set
+	// aside. Without a filter all are sent. 1 to 4096 characters.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Filter string `json:"filter,omitempty"`
+
 	// callback is what is called.
 	//
 	// +required

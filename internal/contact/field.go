@@ -1,6 +1,7 @@
 package contact
 
 import (
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -42,6 +43,10 @@ var standardFields = map[string]valueCheck{
 	"TITLE":        checkPlainText,
 	"ZIP":          checkPlainText,
 }
+
+// StandardFields returns the names of the fields that every contact can have,
+// sorted.
+func StandardFields() []string { return slices.Sorted(maps.Keys(standardFields)) }
 
 // readOnlyFields are the standard fields that a call can't set.
 var readOnlyFields = []string{"CHECKSUM", "CUSTOM_SOURCE", "PERMISSION_STATUS", "SENDOUT_STATUS"}
