@@ -90,3 +90,39 @@ func TestFilterAndTemplateDeliver(t *testing.T) {
 	g.Eventually(r.delivery(crm), patience).Should(settled)
 	g.Eventually(r.delivery(fr), patience).Should(And(settled, HaveField("Behind", BeZero())))
 }
+
+// An event that an expression fails with stops nothing but itself, and is not lost.
+func TestEventThatAnExpressionFailsWithIsSetAside(t *testing.T) {
+	for name, row := range map[string]struct {
+		edit   func(*v1alpha1.WebhookSubscriptionSpec)
+		reason v1alpha1.FailureReason
+	}{
+		"a filter": {
+			func(spec *v1alpha1.WebhookSubscriptionSpec) { spec.Filter = `event.contact.customFields.score > 1.0` },
+			v1alpha1.FailureFilter,
+		},
+		"a template": {
+			func(spec *v1alpha1.WebhookSubscriptionSpec) {
+				spec.Payload = v1alpha1.Payload{Format: v1alpha1.FormatTemplate, Template: `[event.contact.customFields.score]`}
+			},
+			v1alpha1.FailureRender,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			r := newRig(t)
+			crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { row.edit(&s.Spec) })
+			r.run()
+			poison := subscribed()
+			poison.Contact.CustomFields = nil
+			aside := r.raise(poison)
+			good := subscribed()
+			good.Contact.Email, good.Contact.ExternalID = "good@example.com", ""
+			sent := r.raise(good)
+			g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(Equal([]string{sent}))
+			g.Eventually(r.delivery(crm), patience).Should(And(settled, HaveField("SetAside", BeEquivalentTo(1))))
+			g.Expect(r.log.String()).To(And(ContainSubstring(aside), ContainSubstring(string(row.reason)),
+				ContainSubstring("no such key"), Not(ContainSubstring("max.muster"))))
+		})
+	}
+}
