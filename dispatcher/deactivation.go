@@ -63,7 +63,7 @@ func (l *ledger) reactivate(now time.Time, replay bool) (buffered int64, ok bool
 		l.dropBuffer()
 	}
 	l.raise(contact.EventReactivated, now, contact.Operation{Replay: replay, Events: buffered})
-	return buffered, true
+	return buffered
 }
 
 // dropBuffer drops all that is owed or open. Of what is in flight the outcome is
@@ -131,7 +131,7 @@ func (l *ledger) answerReactivation(request store.Request, now time.Time) {
 	case request.Type == store.RequestReactivateByLink && !d.At.Equal(request.DeactivatedAt):
 		l.answer(request, now, v1alpha1.RequestRefused, "The link was of an earlier deactivation.")
 	default:
-		buffered, _ := l.reactivate(now, request.Replay)
+		buffered := l.reactivate(now, request.Replay)
 		message := fmt.Sprintf("Reactivated, %d buffered events are dropped.", buffered)
 		if request.Replay {
 			message = fmt.Sprintf("Reactivated, %d buffered events are sent.", buffered)

@@ -47,8 +47,8 @@ type ledger struct {
 	// chains has each contact's open events in order, where they wait for each
 	// other: the first may be sent, the others are behind it.
 	chains map[int64]*chain
-	// waiting are live events that may have to wait for a replay to send earlier
-	// ones of their contacts.
+	// waiting are events that may have to wait for a replay to take earlier ones of
+	// their contacts.
 	waiting []*openEvent
 	// replayed is how many of the open events a replay sends, replayedInFlight how
 	// many of those in flight, and replayAt when the next one may be sent.
@@ -125,6 +125,7 @@ func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha
 			dueAt: state.NextAttempt, waitEnds: state.WaitEnds, replayed: state.Replayed,
 		}
 		l.add(e)
+		l.awaitReplay(e)
 	}
 	l.arrange()
 	return l
@@ -135,9 +136,6 @@ func (l *ledger) add(e *openEvent) {
 	l.open[e.event.Position] = e
 	if e.replayed {
 		l.replayed++
-	} else if l.ordering == v1alpha1.OrderingPerContact && len(l.life.Owed.Spans) > 0 {
-		e.waitFor = unknownPosition
-		l.waiting = append(l.waiting, e)
 	}
 }
 
@@ -158,6 +156,7 @@ func (l *ledger) take(event *contact.Event, now time.Time) {
 	}
 	e := &openEvent{event: event, dueAt: now}
 	l.add(e)
+	l.awaitReplay(e)
 	l.place(e)
 }
 
@@ -293,6 +292,7 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
 		l.finishReplay(now)
 		return
 	}
+	wasWell := l.health.FailingSince.IsZero()
 	switch o.verdict {
 	case delivered:
 		l.health.LastSuccess = now
@@ -306,11 +306,14 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
 	case failed, gone:
 		l.fail(e, o, now, rules)
 	case hindered:
-		l.noteFailure(e, o, now, rules)
+		l.noteFailure(e, o, now)
 		e.dueAt = now.Add(rules.intervals[0])
 		l.again(e)
 	case aborted:
 		l.again(e)
+	}
+	if wasWell && !l.health.FailingSince.IsZero() && l.life.Deactivation == nil {
+		l.raiseFailing(now, rules)
 	}
 	l.finishReplay(now)
 }
@@ -331,7 +334,7 @@ func (l *ledger) land(e *openEvent) {
 // there is none.
 func (l *ledger) fail(e *openEvent, o outcome, now time.Time, rules *rules) {
 	e.attempts++
-	l.noteFailure(e, o, now, rules)
+	l.noteFailure(e, o, now)
 	switch {
 	case l.life.Deactivation != nil:
 		// It stays open, and is in the buffer so.
@@ -377,11 +380,10 @@ func (l *ledger) setAside(e *openEvent) {
 	l.close(e)
 }
 
-func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time, rules *rules) {
+func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time) {
 	l.health.LastFailure = &store.Failure{Time: now, Reason: o.reason, HTTPStatus: o.status, Attempts: max(1, e.attempts)}
 	if l.health.FailingSince.IsZero() && l.life.Deactivation == nil {
 		l.health.FailingSince = now
-		l.raiseFailing(now, rules)
 	}
 }
 

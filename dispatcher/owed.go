@@ -121,14 +121,14 @@ func (r *runner) replayAside(ctx context.Context, query store.Query) error {
 	return nil
 }
 
-// checkWaiting finds out which live events have to wait for a replay.
+// checkWaiting finds out which events have to wait for a replay.
 func (r *runner) checkWaiting(ctx context.Context) error {
 	r.mu.Lock()
 	events, upTo := r.ledger.unchecked(), r.ledger.owedEnd()
 	r.mu.Unlock()
 	found := map[*openEvent]int64{}
 	for _, e := range events {
-		last, err := r.log.LastPosition(ctx, e.event.List, e.event.Address, upTo)
+		last, err := r.log.LastPosition(ctx, e.event.List, e.event.Address, min(upTo, e.event.Position-1))
 		if err != nil {
 			return err
 		}

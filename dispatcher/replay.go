@@ -24,7 +24,7 @@ const (
 //	                           last earlier event of the same contact
 //
 // So one contact's events keep their order, and other live events wait for
-// nothing.
+// nothing. What was open when the buffer's replay began waits as live events do.
 
 // replayBuffer sends what is open and what is owed.
 func (l *ledger) replayBuffer(now time.Time, total int64) {
@@ -35,6 +35,7 @@ func (l *ledger) replayBuffer(now time.Time, total int64) {
 			l.replayedInFlight++
 		}
 		e.replayed, e.waitFor = true, 0
+		l.awaitReplay(e)
 		e.retries, e.firstAttempt, e.waitEnds, e.dueAt = 0, time.Time{}, time.Time{}, now
 		l.replayed++
 	}
@@ -119,7 +120,16 @@ func (l *ledger) replayedUpTo() int64 {
 	return l.life.Owed.Spans[0].After
 }
 
-// letGo makes the live events due that no longer have to wait.
+// awaitReplay has an event wait that comes after what is owed, until it is known
+// whether there are earlier ones of its contact.
+func (l *ledger) awaitReplay(e *openEvent) {
+	if l.ordering == v1alpha1.OrderingPerContact && e.event.Position > l.replayedUpTo() {
+		e.waitFor = unknownPosition
+		l.waiting = append(l.waiting, e)
+	}
+}
+
+// letGo makes the events due that no longer have to wait.
 func (l *ledger) letGo() {
 	upTo := l.replayedUpTo()
 	l.waiting = slices.DeleteFunc(l.waiting, func(e *openEvent) bool {
@@ -173,7 +183,7 @@ func (l *ledger) finishReplay(now time.Time) {
 	if !replay.Running() || l.replayed > 0 || len(owed.Spans) > 0 || owed.Aside != (store.Span{}) {
 		return
 	}
-	owed.Events = 0
+	*owed = store.Owed{}
 	replay.FinishedAt = now
 	replay.Total = replay.Sent + replay.Failed
 	l.letGo()
