@@ -48,13 +48,9 @@ func (l *ledger) buffer(event *contact.Event) {
 func (l *ledger) buffered() int64 { return int64(len(l.open)) + l.life.Owed.Events }
 
 // reactivate lets calls be made again, from what comes now on, and before that of
-// the buffered events where replay says so. It returns how many these were, and
-// false when there was nothing to reactivate.
-func (l *ledger) reactivate(now time.Time, replay bool) (buffered int64, ok bool) {
-	if l.life.Deactivation == nil {
-		return 0, false
-	}
-	buffered = l.buffered()
+// the buffered events where replay says so. It returns how many these were.
+func (l *ledger) reactivate(now time.Time, replay bool) int64 {
+	buffered := l.buffered()
 	l.life.Deactivation = nil
 	l.health.FailingSince = time.Time{}
 	if replay {
@@ -122,7 +118,7 @@ func (l *ledger) raise(kind v1alpha1.EventType, now time.Time, operation contact
 	})
 }
 
-// answer reactivates, if that can be done, and says what became of it.
+// answerReactivation reactivates, if that can be done, and says what became of it.
 func (l *ledger) answerReactivation(request store.Request, now time.Time) {
 	d := l.life.Deactivation
 	switch {
