@@ -82,6 +82,9 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, errors.New("the URL can't be called")
 	}
 	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), carried.body)
+	for name, value := range carried.header {
+		request.Header.Set(name, value)
+	}
 	if carried.contentType != "" {
 		request.Header.Set("Content-Type", carried.contentType)
 	}

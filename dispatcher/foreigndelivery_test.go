@@ -2,10 +2,12 @@ package dispatcher
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/utils/ptr"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -110,4 +112,26 @@ func TestMailingworkCallbackOfAnotherHand(t *testing.T) {
 		g.Eventually(callback.calls, patience).Should(Receive(MatchJSON(`{"event": "` + event + `", "setup": 60, "subscriber": 1,
 			"fields": {"1": "max.muster@example.com", "2": "Max"}, "lists": {"60": true}, "at": 1762853249}`)))
 	}
+}
+
+// The official SDK reads a call as a CloudEvent and finds it valid.
+func TestCloudEventsSDKParses(t *testing.T) {
+	g := NewWithT(t)
+	sink := startProgram[json.RawMessage](t, node(t), "testdata/node/cloudevents_receiver.mjs")
+	r := newRig(t)
+	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) {
+		s.Spec.Callback.URL = sink.url
+		s.Spec.Payload.CloudEvents = ptr.To(true)
+	})
+	r.run()
+	for kind, name := range standardTypes {
+		e := subscribed()
+		e.Type = kind
+		id := r.raise(e)
+		g.Eventually(sink.calls, patience).Should(Receive(MatchJSON(fmt.Sprintf(`{
+			"specversion": "1.0", "id": %q, "source": "/namespaces/%s/contactlists/newsletter", "type": "dev.postbus.%s",
+			"time": "2025-11-11T09:27:29.500Z", "subject": "1", "datacontenttype": "application/json", "email": "max.muster@example.com"
+		}`, id, r.namespace, name))))
+	}
+	g.Eventually(r.delivery(crm), patience).Should(settled)
 }

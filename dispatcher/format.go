@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/utils/ptr"
+
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 )
@@ -27,6 +29,8 @@ type payload struct {
 	// body may be empty, and has no contentType then.
 	body        []byte
 	contentType string
+	// header is what a format has beside the headers of all calls.
+	header map[string]string
 }
 
 // newFormat returns the format of a subscription: Standard where it names none.
@@ -41,7 +45,7 @@ func newFormat(spec *v1alpha1.WebhookSubscriptionSpec) format {
 	case v1alpha1.FormatTemplate:
 		return newTemplate(spec.Payload.Template)
 	default:
-		return standard{}
+		return standard{cloudEvents: ptr.Deref(spec.Payload.CloudEvents, false)}
 	}
 }
 
@@ -52,7 +56,10 @@ func isOfContact(event *contact.Event) bool { return slices.Contains(contact.Eve
 const contentTypeJSON = "application/json"
 
 // standard is JSON in the shape that Standard Webhooks 1.0 advises.
-type standard struct{}
+type standard struct {
+	// cloudEvents adds the headers of CloudEvents.
+	cloudEvents bool
+}
 
 // standardTypes are the events' names in the format Standard.
 var standardTypes = map[v1alpha1.EventType]string{
@@ -82,8 +89,8 @@ type standardData struct {
 
 func (standard) knows(event *contact.Event) bool { return isOfContact(event) }
 
-func (standard) render(event *contact.Event, _ *listNumbers) (payload, error) {
-	return jsonPayload(standardBody{
+func (s standard) render(event *contact.Event, _ *listNumbers) (payload, error) {
+	carried, err := jsonPayload(standardBody{
 		Type:      standardTypes[event.Type],
 		Timestamp: event.Time,
 		Data: standardData{
@@ -92,6 +99,29 @@ func (standard) render(event *contact.Event, _ *listNumbers) (payload, error) {
 			Contact: event.Contact.View(),
 		},
 	})
+	if s.cloudEvents {
+		carried.header = cloudEventHeader(event)
+	}
+	return carried, err
+}
+
+// cloudEventType is what the types of our events begin with as CloudEvents: names in
+// reverse DNS, as CloudEvents 1.0 advises.
+const cloudEventType = "dev.postbus."
+
+// cloudEventHeader returns the attributes of an event as headers, by the binary
+// content mode of CloudEvents 1.0. The body's type is its datacontenttype. None needs
+// an escape: names of Kubernetes, numbers and times have no such characters. The
+// address is in none, because proxies write headers into their logs.
+func cloudEventHeader(event *contact.Event) map[string]string {
+	return map[string]string{
+		"ce-specversion": "1.0",
+		"ce-id":          event.ID,
+		"ce-source":      "/namespaces/" + event.List.Namespace + "/contactlists/" + event.List.Name,
+		"ce-type":        cloudEventType + standardTypes[event.Type],
+		"ce-time":        event.Time.UTC().Format(time.RFC3339Nano),
+		"ce-subject":     strconv.FormatInt(event.Contact.ID, 10),
+	}
 }
 
 // jsonPayload returns a payload whose body is a value in JSON.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/utils/ptr"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -73,6 +74,20 @@ func TestStandard(t *testing.T) {
 	g.Expect(render(t, standard{}, left)).To(ContainSubstring(`"reason":{"code":2,"text":"moved"}`))
 	first, again := render(t, standard{}, subscribed()), render(t, standard{}, subscribed())
 	g.Expect(first).To(Equal(again), "a retry carries the same bytes")
+}
+
+func TestCloudEventHeaders(t *testing.T) {
+	g := NewWithT(t)
+	plain, err := newFormat(&v1alpha1.WebhookSubscriptionSpec{}).render(subscribed(), numbers)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(plain.header).To(BeEmpty())
+	carried, err := newFormat(&v1alpha1.WebhookSubscriptionSpec{Payload: v1alpha1.Payload{CloudEvents: ptr.To(true)}}).render(subscribed(), numbers)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(carried.body).To(Equal(plain.body), "only headers are added")
+	g.Expect(carried.header).To(Equal(map[string]string{
+		"ce-specversion": "1.0", "ce-id": "evt_1", "ce-source": "/namespaces/marketing/contactlists/newsletter",
+		"ce-type": "dev.postbus.contact.subscribed", "ce-time": "2025-11-11T09:27:29.5Z", "ce-subject": "6049065",
+	}))
 }
 
 func TestMailingwork(t *testing.T) {

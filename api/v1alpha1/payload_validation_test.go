@@ -92,3 +92,17 @@ func TestExpressionValidation(t *testing.T) {
 		"a template that is not text":    {postSpec("format: Template", "template: {a: b}"), "spec.payload.template"},
 	})
 }
+
+func TestCloudEventsValidation(t *testing.T) {
+	const refused = "payload.cloudEvents needs payload.format Standard"
+	validate(t, "WebhookSubscription", map[string]row{
+		"of no format":              {spec: postSpec("cloudEvents: true")},
+		"of Standard":               {spec: postSpec("format: Standard", "cloudEvents: true")},
+		"not, of another format":    {spec: postSpec("format: Mailingwork", "cloudEvents: false")},
+		"of Mailingwork":            {postSpec("format: Mailingwork", "cloudEvents: true"), refused},
+		"of Maileon":                {postSpec("format: Maileon", "cloudEvents: true"), refused},
+		"of Template":               {postSpec("format: Template", "template: event", "cloudEvents: true"), refused},
+		"of MailUp":                 {postSpec("format: MailUp", "parameters: [{name: a, value: b}]", "cloudEvents: true"), refused},
+		"something other than true": {postSpec("cloudEvents: 1.0"), "spec.payload.cloudEvents"},
+	})
+}

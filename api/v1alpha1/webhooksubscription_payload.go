@@ -8,6 +8,7 @@ package v1alpha1
 // +kubebuilder:validation:XValidation:rule="!has(self.bodyFields) || (has(self.format) && self.format == 'Maileon')",message="payload.bodyFields needs payload.format Maileon"
 // +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'Template' || has(self.template)",message="payload.template is required where payload.format is Template: it is what is sent"
 // +kubebuilder:validation:XValidation:rule="!has(self.template) || (has(self.format) && self.format == 'Template')",message="payload.template needs payload.format Template"
+// +kubebuilder:validation:XValidation:rule="!has(self.cloudEvents) || !self.cloudEvents || !has(self.format) || self.format == 'Standard'",message="payload.cloudEvents needs payload.format Standard"
 // +kubebuilder:validation:XValidation:rule="!has(self.encryption) || self.encryption.algorithm != 'RC4' || (has(self.format) && self.format == 'MailUp')",message="payload.encryption.algorithm RC4 needs payload.format MailUp"
 type Payload struct {
 	// format is what is sent: Standard (JSON as Standard Webhooks advises),
@@ -62,6 +63,12 @@ type Payload struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16384
 	Template string `json:"template,omitempty"`
+
+	// cloudEvents adds the headers of CloudEvents 1.0, in its binary content mode, to
+	// calls in the format Standard, so that a sink of Knative takes them as they are.
+	//
+	// +optional
+	CloudEvents *bool `json:"cloudEvents,omitempty"`
 
 	// encryption hides what is sent from all but those who have the key.
 	//

@@ -609,6 +609,11 @@ func (in *Payload) DeepCopyInto(out *Payload) {
 		*out = make([]PayloadField, len(*in))
 		copy(*out, *in)
 	}
+	if in.CloudEvents != nil {
+		in, out := &in.CloudEvents, &out.CloudEvents
+		*out = new(bool)
+		**out = **in
+	}
 	out.Encryption = in.Encryption
 }
 
