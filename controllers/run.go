@@ -66,6 +66,8 @@ type DeliveryKeeper interface {
 	LoadDelivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error)
 	// PutRequest asks something of the dispatcher.
 	PutRequest(ctx context.Context, request store.Request) error
+	// LoadAttempts returns the last attempts, oldest first.
+	LoadAttempts(ctx context.Context, key store.SubscriptionKey) ([]store.Attempt, error)
 }
 
 // DeliveryChanges tells which rows changed.

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,6 +64,17 @@ func replayStatus(replay *store.Replay) *v1alpha1.ReplayStatus {
 	return status
 }
 
+// maxRecentAttempts is how many attempts status tells of.
+const maxRecentAttempts = 10
+
+// recentAttempts returns the newest of these attempts, newest first.
+func recentAttempts(attempts []store.Attempt) (recent []v1alpha1.Attempt) {
+	for _, attempt := range slices.Backward(store.LastAttempts(attempts, maxRecentAttempts)) {
+		recent = append(recent, attempt.Status())
+	}
+	return recent
+}
+
 func attemptFailure(failure *store.Failure) *v1alpha1.AttemptFailure {
 	if failure == nil {
 		return nil
@@ -72,8 +84,7 @@ func attemptFailure(failure *store.Failure) *v1alpha1.AttemptFailure {
 		Reason:   failure.Reason,
 		Attempts: int32(max(1, failure.Attempts)),
 	}
-	// The schema allows three digits, as HTTP does.
-	if failure.HTTPStatus >= 100 && failure.HTTPStatus <= 999 {
+	if store.IsHTTPStatus(failure.HTTPStatus) {
 		status := int32(failure.HTTPStatus)
 		told.HTTPStatus = &status
 	}

@@ -83,7 +83,12 @@ func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1
 	if err != nil {
 		return err
 	}
+	attempts, err := w.store.LoadAttempts(ctx, delivery.Key)
+	if err != nil {
+		return err
+	}
 	mirrorDelivery(&subscription.Status, delivery)
+	subscription.Status.RecentAttempts = recentAttempts(attempts)
 	setCondition(subscription, v1alpha1.ConditionReachable, reachable(delivery.Health))
 	return nil
 }

@@ -54,6 +54,7 @@ func (c *checkpointer) run(ctx context.Context) {
 			lastIdle = clock.Now()
 		}
 		c.write(ctx, idle)
+		c.registry.recent.write(ctx, clock.Now(), false)
 		if idle {
 			c.scrub(ctx)
 		}

@@ -31,6 +31,7 @@ type registry struct {
 	tail    *tail
 	lists   *listBook
 	metrics *metrics
+	recent  *recentAttempts
 	// checkpoint asks for a checkpoint now.
 	checkpoint func()
 	// connections are those to the mail server that are in use.
@@ -55,6 +56,7 @@ type entry struct {
 func newRegistry(attempts context.Context, options *Options, tail *tail, metrics *metrics) *registry {
 	g := &registry{
 		options: options, tail: tail, lists: &listBook{}, metrics: metrics, attempts: attempts,
+		recent: newRecentAttempts(options.Store),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
 		runners:     map[store.SubscriptionKey]*entry{},
@@ -271,6 +273,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
 	} else {
 		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
+		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
 	}
 	return r
 }

@@ -153,8 +153,10 @@ func (r *runner) test(ctx context.Context, request store.Request) {
 	r.mu.Unlock()
 	r.attempts.Go(func() {
 		began := r.clock.Now()
-		o, cause := r.deliverer.attempt(ctx, s, &openEvent{event: testEvent(s, began), test: true})
+		e := &openEvent{event: testEvent(s, began), test: true}
+		o, cause := r.deliverer.attempt(ctx, s, e)
 		ended := r.clock.Now()
+		r.tellOf(e, o, began, ended)
 		r.logger.V(1).Info("test", "outcome", o.label(), "status", o.status, "cause", cause)
 		r.mu.Lock()
 		defer r.mu.Unlock()

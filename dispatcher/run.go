@@ -61,6 +61,7 @@ type Store interface {
 	store.Log
 	store.Deliveries
 	store.Requests
+	store.Attempts
 	store.Texts
 	Forgetter
 	ContactFinder
@@ -131,6 +132,7 @@ func Run(ctx context.Context, options Options) error {
 	endCheckpoints()
 	checkpoints.Wait()
 	writer.write(context.WithoutCancel(ctx), true)
+	runners.recent.write(context.WithoutCancel(ctx), options.Clock.Now(), true)
 	logger.Info("dispatcher has stopped")
 	return nil
 }

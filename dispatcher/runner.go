@@ -55,6 +55,8 @@ type runner struct {
 	// it took and how old the event was then.
 	deliverer deliverer
 	observe   func(o outcome, took, age time.Duration)
+	// tell, when not nil, takes what people are told of an attempt.
+	tell func(store.Attempt)
 	// checkpoint, when not nil, is called with what was delivered, so that the
 	// store has it as soon as can be.
 	checkpoint func()
@@ -280,10 +282,22 @@ func (r *runner) attempt(ctx context.Context, s *subscription, e *openEvent) {
 		r.logger.Info("event is given up", "event", e.event.ID, "list", e.event.List.Namespace+"/"+e.event.List.Name,
 			"contact", e.event.Contact.ID, "outcome", o.label(), "status", o.status, "cause", cause)
 	}
+	r.tellOf(e, o, began, ended)
 	r.settle(e, o, ended)
 	if r.checkpoint != nil && o.verdict == delivered {
 		r.checkpoint()
 	}
+}
+
+// tellOf tells people of an attempt that has not been settled yet.
+func (r *runner) tellOf(e *openEvent, o outcome, began, ended time.Time) {
+	if r.tell == nil {
+		return
+	}
+	r.mu.Lock()
+	attempt := attemptOf(e, o, began, ended)
+	r.mu.Unlock()
+	r.tell(attempt)
 }
 
 // settle notes how an attempt ended.

@@ -195,6 +195,77 @@ type WebhookSubscriptionStatus struct {
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=5
 	Requests []RequestStatus `json:"requests,omitempty"`
+
+	// recentAttempts are the last 10 calls of the callback, newest first. Those
+	// of the last seconds before a process died may be missing. The store has
+	// 200, see postbus attempts --store.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	RecentAttempts []Attempt `json:"recentAttempts,omitempty"`
+}
+
+// Attempt tells of one call of the callback.
+type Attempt struct {
+	// time is when it began.
+	//
+	// +required
+	Time metav1.MicroTime `json:"time,omitzero"`
+
+	// eventID is the event's id, which receivers know as webhook-id.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	EventID string `json:"eventID,omitempty"`
+
+	// eventType is what happened: a type of spec.events, or of
+	// spec.operationalEvents.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	EventType string `json:"eventType,omitempty"`
+
+	// attempt is 1 for the first attempt of an event, 2 for the first retry.
+	//
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Attempt int32 `json:"attempt,omitempty"`
+
+	// outcome is Delivered, Aborted where Postbus ended the call because it was
+	// stopped, or the reason of the failure as in lastFailure.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Outcome string `json:"outcome,omitempty"`
+
+	// httpStatus is the status that the callback answered with. Not set when
+	// there was no answer.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=999
+	HTTPStatus *int32 `json:"httpStatus,omitempty"`
+
+	// duration is how long it took, such as 12.3ms.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	Duration *metav1.Duration `json:"duration,omitempty"`
+
+	// replay tells whether a replay sent the event.
+	//
+	// +optional
+	Replay *bool `json:"replay,omitempty"`
+
+	// test tells whether it was made to try the callback, by postbus.dev/test.
+	//
+	// +optional
+	Test *bool `json:"test,omitempty"`
 }
 
 // AttemptFailure tells of an attempt that failed.

@@ -15,8 +15,8 @@ type Deliveries interface {
 	// so that it gets every event committed afterwards. It does nothing when
 	// there is one.
 	OpenDelivery(ctx context.Context, key SubscriptionKey) error
-	// DropDelivery removes the row, what was set aside and what was asked for; it
-	// does nothing when there is no row.
+	// DropDelivery removes the row, what was set aside, what was asked for and the
+	// attempts; it does nothing when there is no row.
 	DropDelivery(ctx context.Context, key SubscriptionKey) error
 	// LoadDelivery returns the row, or ErrNotFound.
 	LoadDelivery(ctx context.Context, key SubscriptionKey) (Delivery, error)

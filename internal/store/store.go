@@ -7,7 +7,8 @@
 //   - the event log: what happened to contacts, in the order of commits;
 //   - deliveries, one small row for each subscription: how far it has read the
 //     log, which events of what it read are still open, and how its callback is.
-//     Beside it the events that were set aside, and what was asked for;
+//     Beside it the events that were set aside, what was asked for, and the last
+//     attempts;
 //   - key usage, when each API key was last used;
 //   - texts, the templates of lists that the controller has checked.
 //
@@ -46,6 +47,9 @@ var (
 	ErrDamaged = errors.New("store is damaged")
 	// ErrNewer: a newer version of this program made the store.
 	ErrNewer = errors.New("store was written by a newer version")
+	// ErrOtherVersion: another version of this program made the store, and it is
+	// not to be changed.
+	ErrOtherVersion = errors.New("store was written by another version")
 )
 
 // Store is what an engine is. All methods are safe for concurrent use.
@@ -55,6 +59,7 @@ type Store interface {
 	Log
 	Deliveries
 	Requests
+	Attempts
 	KeyUsage
 	Texts
 	// Identity returns a random name that the store got when it was made and

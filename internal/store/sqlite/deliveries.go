@@ -53,7 +53,7 @@ func (tx *transaction) openDelivery(key store.SubscriptionKey, after int64) erro
 // DropDelivery implements store.Deliveries.
 func (s *Store) DropDelivery(ctx context.Context, key store.SubscriptionKey) error {
 	err := s.writer.do(ctx, func(tx *transaction) error {
-		for _, drop := range []*sql.Stmt{tx.deleteDelivery, tx.dropSetAside, tx.dropRequests} {
+		for _, drop := range []*sql.Stmt{tx.deleteDelivery, tx.dropSetAside, tx.dropRequests, tx.dropAttempts} {
 			if _, err := tx.exec(drop, key.Namespace, key.Name); err != nil {
 				return err
 			}

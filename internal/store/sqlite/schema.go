@@ -118,6 +118,13 @@ var migrations = []string{
 		PRIMARY KEY (namespace, name, type)
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX requests_revision ON requests (revision);`,
+
+	`CREATE TABLE attempts ( -- the last ones of each subscription
+		namespace TEXT NOT NULL,
+		name      TEXT NOT NULL,
+		attempts  TEXT NOT NULL, -- []store.Attempt as JSON
+		PRIMARY KEY (namespace, name)
+	) STRICT;`,
 }
 
 // readThroughSize is how large a file may be to be read through at the start:

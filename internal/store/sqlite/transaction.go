@@ -24,6 +24,7 @@ type transaction struct {
 	insertDelivery, updateDelivery, deleteDelivery                                                                *sql.Stmt
 	insertSetAside, deleteSetAside, dropSetAside                                                                  *sql.Stmt
 	upsertRequest, dropRequests                                                                                   *sql.Stmt
+	upsertAttempts, touchDelivery, dropAttempts                                                                   *sql.Stmt
 	prepared                                                                                                      []*sql.Stmt
 }
 
@@ -57,6 +58,9 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.dropSetAside:      dropSetAside,
 		&tx.upsertRequest:     upsertRequest,
 		&tx.dropRequests:      dropRequests,
+		&tx.upsertAttempts:    upsertAttempts,
+		&tx.touchDelivery:     touchDelivery,
+		&tx.dropAttempts:      dropAttempts,
 	} {
 		made, err := conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // close closes them all
 		if err != nil {

@@ -48,6 +48,7 @@ func Run(t *testing.T, engine Engine) {
 		"what is owed or set aside is not scrubbed":      testScrubWaits,
 		"a checkpoint appends what it raises":            testRaised,
 		"the last request of each type is kept":          testRequests,
+		"the last attempts are kept":                     testAttempts,
 		"an event is found by its id and by its time":    testFindEvents,
 		"a contact is found and changed by its number":   testContactByID,
 		"a started opt-in puts a mail into the log":      testOptInMail,
