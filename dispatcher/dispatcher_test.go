@@ -81,7 +81,10 @@ func (r *rig) run() (stop func()) {
 	parts.Go(func() { g.Expect(objects.Start(ctx)).To(Succeed()) })
 	r.metrics = prometheus.NewRegistry()
 	options := r.options
-	options.Objects, options.Secrets, options.Store = objects, plane.Client, r.store
+	options.Objects, options.Secrets = objects, plane.Client
+	if options.Store == nil {
+		options.Store = r.store
+	}
 	options.Registerer, options.Version = r.metrics, "test"
 	options.ShutdownTimeout, options.IdleInterval = time.Second, time.Second
 	parts.Go(func() { g.Expect(Run(ctx, options)).To(Succeed()) })
@@ -123,6 +126,12 @@ func keyOf(object *v1alpha1.WebhookSubscription) store.SubscriptionKey {
 // post stores a change of a contact and returns its event's id.
 func (r *rig) post(address string) string {
 	r.t.Helper()
+	return r.postAt(address, time.Now())
+}
+
+// postAt is post at a time.
+func (r *rig) postAt(address string, at time.Time) string {
+	r.t.Helper()
 	decision, err := r.store.Change(r.t.Context(), store.Change{
 		List: contact.ListKey{Namespace: r.namespace, Name: "newsletter"}, Address: address,
 		Apply: func(current *contact.Contact) contact.Decision {
@@ -134,7 +143,7 @@ func (r *rig) post(address string) string {
 			next.Revision++
 			return contact.Decision{
 				Contact: next, Changed: true,
-				Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: time.Now()}},
+				Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: at}},
 			}
 		},
 	})
