@@ -183,7 +183,7 @@ func TestSubscriptionFollowsItsEncryptionKey(t *testing.T) {
 
 	secret.StringData = map[string]string{"key": "another"}
 	g.Expect(plane.Client.Update(t.Context(), secret)).To(Succeed())
-	g.Eventually(func() string { ready(); return subscription.Status.EncryptionKeyVersion }, soon).Should(Equal(secret.ResourceVersion))
+	g.Eventually(func() string { ready(); return subscription.Status.SecretVersion(secret.Name) }, soon).Should(Equal(secret.ResourceVersion))
 }
 
 func TestApiKeyRotatesByItself(t *testing.T) {

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -11,62 +12,121 @@ import (
 
 // neededSecret is a Secret that a subscription needs.
 type neededSecret struct {
-	wanted
-	// check returns what is wrong with a value, in words that don't show it.
-	check func(value string) error
-	// version is where status tells the Secret's resourceVersion.
-	version *string
+	name string
+	keys []neededKey
 }
 
-// neededSecrets returns the Secrets that a subscription needs beside the signing
-// Secret, see checkSigning.
-func neededSecrets(subscription *v1alpha1.WebhookSubscription) []neededSecret {
-	var needed []neededSecret
+// neededKey is a data key of a Secret that is needed.
+type neededKey struct {
+	key string
+	// check returns what is wrong with what the Secret holds, in words that don't
+	// show it, or a refusal.
+	check func(data map[string][]byte) error
+	// again, when not nil, refuses what was good before and can be wrong now
+	// although the Secret has not changed.
+	again func() error
+}
+
+// neededSecrets are the Secrets that a subscription needs, each once.
+type neededSecrets []neededSecret
+
+// add adds a data key.
+func (n *neededSecrets) add(ref v1alpha1.SecretKeyReference, key neededKey) {
+	key.key = ref.Key
+	for i := range *n {
+		if (*n)[i].name == ref.Name {
+			(*n)[i].keys = append((*n)[i].keys, key)
+			return
+		}
+	}
+	*n = append(*n, neededSecret{name: ref.Name, keys: []neededKey{key}})
+}
+
+// needed returns the Secrets that a subscription needs beside the signing Secret,
+// see checkSigning.
+func (w webhookSubscriptions) needed(subscription *v1alpha1.WebhookSubscription) neededSecrets {
+	var all neededSecrets
+	w.addCallback(&all, subscription)
 	encryption := subscription.Spec.Payload.Encryption
 	if encryption.Algorithm == v1alpha1.EncryptionRC4 {
-		needed = append(needed, neededSecret{
-			wanted: wanted{name: encryption.KeySecretRef.Name, key: encryption.KeySecretRef.Key},
-			check: func(value string) error {
-				_, err := rc4.ParseKey([]byte(value))
-				return err
-			},
-			version: &subscription.Status.EncryptionKeyVersion,
-		})
+		all.add(encryption.KeySecretRef, neededKey{check: func(data map[string][]byte) error {
+			_, err := rc4.ParseKey(data[encryption.KeySecretRef.Key])
+			return err
+		}})
 	}
-	return needed
+	return all
 }
 
+// checkSecrets looks at the Secrets that are needed, and has status tell those
+// that are good and no others.
 func (w webhookSubscriptions) checkSecrets(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	if subscription.Spec.Payload.Encryption.Algorithm == "" {
-		subscription.Status.EncryptionKeyVersion = ""
-	}
-	for _, needed := range neededSecrets(subscription) {
-		if err := w.checkSecret(ctx, subscription, needed); err != nil {
+	status, names := &subscription.Status, subscription.SecretNames()
+	status.Secrets = slices.DeleteFunc(status.Secrets, func(secret v1alpha1.SecretVersion) bool {
+		return !slices.Contains(names, secret.Name)
+	})
+	for _, needed := range w.needed(subscription) {
+		version, err := w.checkSecret(ctx, subscription, needed)
+		switch {
+		case refusalIn(err) != nil:
+			status.SetSecretVersion(needed.name, "")
 			return err
+		case err != nil:
+			return err
+		case needed.name != subscription.SigningSecretName():
+			status.SetSecretVersion(needed.name, version)
 		}
 	}
 	return nil
 }
 
-// checkSecret looks at a Secret and records its version.
-func (w webhookSubscriptions) checkSecret(ctx context.Context, subscription *v1alpha1.WebhookSubscription, needed neededSecret) error {
-	known, err := w.isKnown(ctx, subscription, needed.name, *needed.version)
-	if known || err != nil {
-		return err
+// checkSecret looks at a Secret and returns its version, or a refusal. One that
+// holds the signing secret too is always read, because its version in status tells
+// that it was good for that.
+func (w webhookSubscriptions) checkSecret(
+	ctx context.Context, subscription *v1alpha1.WebhookSubscription, needed neededSecret,
+) (version string, err error) {
+	version = subscription.Status.SecretVersion(needed.name)
+	known, err := w.isKnown(ctx, subscription, needed.name, version)
+	if err != nil {
+		return "", err
 	}
-	found, err := w.secrets.value(ctx, subscription, needed.wanted)
-	if err == nil {
-		if invalid := needed.check(found.value); invalid != nil {
-			err = refuse(v1alpha1.ReasonSecretInvalid, "Secret %q, data key %q: %s.", needed.name, needed.key, invalid)
+	if known && needed.name != subscription.SigningSecretName() {
+		return version, needed.checkAgain()
+	}
+	found, err := w.secrets.value(ctx, subscription, wanted{name: needed.name, key: needed.keys[0].key})
+	if err != nil {
+		return "", err
+	}
+	for _, key := range needed.keys {
+		if err := key.checkIn(needed.name, found); err != nil {
+			return "", err
 		}
 	}
-	if refusalIn(err) != nil {
-		found.version = ""
+	return found.version, nil
+}
+
+// checkIn refuses what a Secret holds.
+func (k neededKey) checkIn(name string, found held) error {
+	if _, has := found.data[k.key]; !has {
+		return refuse(v1alpha1.ReasonSecretNotFound, "Secret %q has no data key %q.", name, k.key)
 	}
-	if !failed(err) {
-		*needed.version = found.version
+	err := k.check(found.data)
+	if err != nil && refusalIn(err) == nil {
+		return refuse(v1alpha1.ReasonSecretInvalid, "Secret %q, data key %q: %s.", name, k.key, err)
 	}
 	return err
+}
+
+func (n neededSecret) checkAgain() error {
+	for _, key := range n.keys {
+		if key.again == nil {
+			continue
+		}
+		if err := key.again(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // isKnown tells whether this version of a Secret was looked at before, for this

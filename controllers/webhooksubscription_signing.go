@@ -33,10 +33,10 @@ import (
 // conflicts.
 
 // checkSigning has a signing Secret exist, rotates it when that is asked for, and
-// owns status.signing and status.signingSecretVersion.
+// owns status.signing and its version in status.secrets.
 func (w webhookSubscriptions) checkSigning(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
 	status := &subscription.Status
-	known, err := w.isKnown(ctx, subscription, subscription.SigningSecretName(), status.SigningSecretVersion)
+	known, err := w.isKnown(ctx, subscription, subscription.SigningSecretName(), status.SecretVersion(subscription.SigningSecretName()))
 	if err != nil || (known && !signingAsked(subscription) && !overlapEnded(subscription, w.now())) {
 		return err
 	}
@@ -49,10 +49,12 @@ func (w webhookSubscriptions) checkSigning(ctx context.Context, subscription *v1
 	case failed(err):
 		return err
 	case err != nil:
-		status.SigningSecretVersion, status.Signing.PublicKey = "", ""
+		status.SetSecretVersion(subscription.SigningSecretName(), "")
+		status.Signing.PublicKey = ""
 		return err
 	}
-	status.SigningSecretVersion, status.Signing.PublicKey = found.version, secrets[0].PublicKey()
+	status.SetSecretVersion(subscription.SigningSecretName(), found.version)
+	status.Signing.PublicKey = secrets[0].PublicKey()
 	if found.generated && signingAsked(subscription) {
 		return wait{after: rotationDelay} // status did not have the mark
 	}

@@ -59,7 +59,7 @@ func TestGeneratedSigningSecretIsRotated(t *testing.T) {
 	b.Expect(status.Signing.LastHandledRotation).To(Equal("1"))
 	b.Expect(status.Signing.PreviousUntil.Time).To(BeTemporally("==", b.now.Add(24*time.Hour)))
 	b.Expect(status.Signing.PublicKey).To(BeEmpty())
-	version := status.SigningSecretVersion
+	version := status.SecretVersion("crm-signing")
 	b.Expect(b.expectAccepted(subscription)).To(Equal(nothingToNote +
 		" Until 2026-11-23T10:00:00Z calls are signed with the secret before the present one, too."))
 	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
@@ -76,7 +76,7 @@ func TestGeneratedSigningSecretIsRotated(t *testing.T) {
 	b.Expect(current).To(Equal(second), "the same value again asks for nothing")
 	b.Expect(previous).To(BeEmpty())
 	b.Expect(status.Signing).To(Equal(v1alpha1.SigningStatus{LastHandledRotation: "1"}))
-	b.Expect(status.SigningSecretVersion).NotTo(Equal(version), "the dispatcher reads the Secret again")
+	b.Expect(status.SecretVersion("crm-signing")).NotTo(Equal(version), "the dispatcher reads the Secret again")
 	b.Expect(b.expectAccepted(subscription)).To(Equal(nothingToNote))
 	b.Expect(result.RequeueAfter).To(BeZero())
 }
@@ -260,7 +260,7 @@ func TestSecretOfPeopleIsNotRotated(t *testing.T) {
 	secret.StringData = map[string]string{signature.SecretKey: goodPrivate, signature.PreviousKey: goodSecret}
 	b.update(secret)
 	b.pass(subscription)
-	b.Expect(subscription.Status.SigningSecretVersion).To(Equal(secret.ResourceVersion))
+	b.Expect(subscription.Status.SecretVersion("crm-signing")).To(Equal(secret.ResourceVersion))
 	b.Expect(subscription.Status.Signing).To(Equal(v1alpha1.SigningStatus{PublicKey: goodPublic}))
 
 	secret.StringData = map[string]string{signature.PreviousKey: "nonsense"}

@@ -4,19 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strconv"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/expression"
-	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/store"
 )
-
-// maxHostLength is the length of the longest host name, by RFC 1035.
-const maxHostLength = 253
 
 // accept owns the condition Accepted.
 func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
@@ -30,22 +24,6 @@ func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.
 		if err := check(ctx, subscription); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	callback, err := parseCallback(subscription.Spec.Callback.URL)
-	if err != nil {
-		subscription.Status.CallbackHost = ""
-		return err
-	}
-	subscription.Status.CallbackHost = callback.Host
-	// Its name is not resolved: the answer would be of this moment and this
-	// machine. The dispatcher looks at what it dials.
-	var refused *guard.RefusedError
-	if errors.As(w.guard.CheckURL(callback), &refused) {
-		return refuse(v1alpha1.ReasonCallbackForbidden, "spec.callback.url %s.", refused.Finding)
 	}
 	return nil
 }
@@ -116,24 +94,4 @@ func (w webhookSubscriptions) cleanup(ctx context.Context, subscription *v1alpha
 
 func keyOf(subscription *v1alpha1.WebhookSubscription) store.SubscriptionKey {
 	return store.SubscriptionKey{Namespace: subscription.Namespace, Name: subscription.Name}
-}
-
-// parseCallback parses a callback's URL. It refuses what the schema lets pass and
-// no call can reach: ports that don't exist, names longer than DNS allows. The
-// message never shows the URL, whose path may hold a secret.
-func parseCallback(text string) (*url.URL, error) {
-	callback, err := url.Parse(text)
-	if err != nil || callback.Hostname() == "" {
-		return nil, refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url is not a URL with a host.")
-	}
-	if len(callback.Hostname()) > maxHostLength {
-		return nil, refuse(v1alpha1.ReasonCallbackInvalid,
-			"spec.callback.url has a host of more than %d characters.", maxHostLength)
-	}
-	if port := callback.Port(); port != "" {
-		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
-			return nil, refuse(v1alpha1.ReasonCallbackInvalid, "spec.callback.url has a port outside 1 to 65535.")
-		}
-	}
-	return callback, nil
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/callback"
 	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/rc4"
 	"postbus.dev/postbus/internal/signature"
@@ -36,6 +37,8 @@ type caller struct {
 	lists         *listBook
 	signing       keptSecret[signature.Secrets]
 	encryptionKey keptSecret[rc4.Key]
+	url           keptSecret[string]
+	headerValues  keptSecret[string]
 	userAgent     string
 }
 
@@ -53,6 +56,8 @@ func newCaller(options *Options, lists *listBook) *caller {
 			parse: func(data map[string][]byte, _ string) (signature.Secrets, error) { return signature.ParseSecrets(data) },
 		},
 		encryptionKey: keptSecret[rc4.Key]{title: "encryption key", reader: options.Secrets, parse: ofOneKey(rc4.ParseKey)},
+		url:           keptSecret[string]{title: "URL", reader: options.Secrets, parse: ofOneKey(parseURL)},
+		headerValues:  keptSecret[string]{title: "header value", reader: options.Secrets, parse: ofOneKey(callback.ParseHeaderValue)},
 		userAgent:     "postbus/" + options.Version,
 	}
 }
@@ -75,12 +80,17 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureSigning, err)
 	}
+	address, header, err := c.target(ctx, s)
+	if err != nil {
+		return ofSecret(ctx, v1alpha1.FailureSecret, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, s.method, withQuery(s.url, carried.query), bytes.NewReader(carried.body))
+	request, err := http.NewRequestWithContext(ctx, s.method, withQuery(address, carried.query), bytes.NewReader(carried.body))
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, errors.New("the URL can't be called")
 	}
+	request.Header = header // what follows comes after, so that nothing stands in its place
 	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), carried.body)
 	for name, value := range carried.header {
 		request.Header.Set(name, value)

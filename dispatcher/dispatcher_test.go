@@ -110,7 +110,7 @@ func (r *rig) subscribe(name string, edit func(*v1alpha1.WebhookSubscription)) *
 	g.Expect(client.IgnoreAlreadyExists(plane.Client.Create(r.t.Context(), secret))).To(Succeed())
 	g.Expect(plane.Client.Create(r.t.Context(), object)).To(Succeed())
 	g.Expect(r.store.OpenDelivery(r.t.Context(), keyOf(object))).To(Succeed())
-	object.Status.SigningSecretVersion = secret.ResourceVersion
+	object.Status.SetSecretVersion(secret.Name, secret.ResourceVersion)
 	meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{
 		Type:   v1alpha1.ConditionAccepted,
 		Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonValid,
@@ -477,7 +477,7 @@ func TestSigningSecretChanges(t *testing.T) {
 	change := func(data map[string][]byte) {
 		secret.Data = data
 		g.Expect(plane.Client.Update(t.Context(), &secret)).To(Succeed())
-		crm.Status.SigningSecretVersion = secret.ResourceVersion
+		crm.Status.SetSecretVersion(secret.Name, secret.ResourceVersion)
 		g.Expect(plane.Client.Status().Update(t.Context(), crm)).To(Succeed())
 	}
 	change(map[string][]byte{signature.SecretKey: []byte(newer), signature.PreviousKey: []byte(older)})

@@ -135,7 +135,7 @@ func TestEncryptionKeyChanges(t *testing.T) {
 
 	secret.StringData = map[string]string{"rc4.key": "another"}
 	g.Expect(plane.Client.Update(t.Context(), secret)).To(Succeed())
-	crm.Status.EncryptionKeyVersion = secret.ResourceVersion
+	crm.Status.SetSecretVersion(secret.Name, secret.ResourceVersion)
 	g.Expect(plane.Client.Status().Update(t.Context(), crm)).To(Succeed())
 	const begins = 4 // the cipher's first three bytes, which stand for "eve" in every form
 	g.Eventually(func() string {

@@ -23,9 +23,9 @@ type secretPlace struct {
 	version string
 }
 
-// keptSecret is a secret value of a subscription, parsed. It is read when it is
-// first needed, and again when the controller has seen its Secret change: the
-// dispatcher may get Secrets, not list or watch them.
+// keptSecret is a secret value of a subscription, parsed, or several of one kind. A
+// value is read when it is first needed, and again when the controller has seen its
+// Secret change: the dispatcher may get Secrets, not list or watch them.
 type keptSecret[T any] struct {
 	// title is what errors call it.
 	title  string
@@ -34,17 +34,27 @@ type keptSecret[T any] struct {
 	// errors that don't show a value.
 	parse func(data map[string][]byte, key string) (T, error)
 
-	mu    sync.Mutex
-	place secretPlace // that value was read from
-	value T
+	mu sync.Mutex
+	// kept has the values by the Secret's name and data key.
+	kept map[secretPlace]keptValue[T]
 }
+
+type keptValue[T any] struct {
+	version string // of the Secret that it was read from
+	value   T
+}
+
+// maxKept is how many values are kept. More than a spec can name are of names that
+// it had before.
+const maxKept = 32
 
 // get returns what is kept in a place.
 func (k *keptSecret[T]) get(ctx context.Context, namespace string, place secretPlace) (value T, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.place == place && place.name != "" {
-		return k.value, nil
+	named := secretPlace{name: place.name, key: place.key}
+	if known, has := k.kept[named]; has && known.version == place.version {
+		return known.value, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 	defer cancel()
@@ -57,7 +67,10 @@ func (k *keptSecret[T]) get(ctx context.Context, namespace string, place secretP
 	if err != nil {
 		return value, fmt.Errorf("parse the %s %s: %w", k.title, name, err)
 	}
-	k.place, k.value = place, value
+	if k.kept == nil || len(k.kept) >= maxKept {
+		k.kept = map[secretPlace]keptValue[T]{}
+	}
+	k.kept[named] = keptValue[T]{version: place.version, value: value}
 	return value, nil
 }
 

@@ -35,8 +35,12 @@ type subscription struct {
 	// chosen is spec.filter.
 	chosen chosen
 	// format is nil for mails, which are not made from the event alone.
-	format      format
-	url         string
+	format format
+	// url is what is called. Where it is empty the URL is in urlSecret.
+	url       string
+	urlSecret secretPlace
+	// headers are those of the spec.
+	headers     []header
 	method      string
 	timeout     time.Duration
 	rules       rules
@@ -50,6 +54,13 @@ type subscription struct {
 	encryptionKey secretPlace
 }
 
+// header is a header of the spec.
+type header struct {
+	name, value string
+	// secret is where the value is, when it is not here.
+	secret secretPlace
+}
+
 func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	spec := &object.Spec
 	s := &subscription{
@@ -59,25 +70,22 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
 		},
-		chosen:  newChosen(spec.Filter),
-		format:  newFormat(spec),
-		url:     spec.Callback.URL,
-		method:  http.MethodPost,
-		timeout: defaultTimeout,
+		chosen:    newChosen(spec.Filter),
+		format:    newFormat(spec),
+		url:       spec.Callback.URL,
+		urlSecret: placeOf(object, spec.Callback.URLSecretRef),
+		headers:   headersOf(object),
+		method:    http.MethodPost,
+		timeout:   defaultTimeout,
 		rules: rules{
 			intervals: defaultIntervals, deactivation: v1alpha1.DeactivateOnUnreachable,
 			window: defaultWindow, replayGap: time.Second / defaultReplayRate,
 		},
-		ordering:    v1alpha1.OrderingPerContact,
-		maxInFlight: defaultMaxInFlight,
-		signingSecret: secretPlace{
-			name: object.SigningSecretName(), version: object.Status.SigningSecretVersion,
-		},
-		encryption: spec.Payload.Encryption.Algorithm,
-		encryptionKey: secretPlace{
-			name: spec.Payload.Encryption.KeySecretRef.Name, key: spec.Payload.Encryption.KeySecretRef.Key,
-			version: object.Status.EncryptionKeyVersion,
-		},
+		ordering:      v1alpha1.OrderingPerContact,
+		maxInFlight:   defaultMaxInFlight,
+		signingSecret: placeOf(object, v1alpha1.SecretKeyReference{Name: object.SigningSecretName()}),
+		encryption:    spec.Payload.Encryption.Algorithm,
+		encryptionKey: placeOf(object, spec.Payload.Encryption.KeySecretRef),
 	}
 	if spec.Callback.Method != "" {
 		s.method = string(spec.Callback.Method)
@@ -114,6 +122,18 @@ func (r *rules) set(spec *v1alpha1.WebhookSubscriptionSpec) {
 	if spec.Replay.RequestsPerSecond > 0 {
 		r.replayGap = time.Second / time.Duration(spec.Replay.RequestsPerSecond)
 	}
+}
+
+func headersOf(object *v1alpha1.WebhookSubscription) (headers []header) {
+	for _, spec := range object.Spec.Callback.Headers {
+		headers = append(headers, header{name: spec.Name, value: spec.Value, secret: placeOf(object, spec.SecretRef)})
+	}
+	return headers
+}
+
+// placeOf returns where a Secret's value is. The zero place is that of none.
+func placeOf(object *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReference) secretPlace {
+	return secretPlace{name: ref.Name, key: ref.Key, version: object.Status.SecretVersion(ref.Name)}
 }
 
 // isHeld: somebody suspended it, or the controller has not accepted it.

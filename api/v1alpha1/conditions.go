@@ -84,9 +84,9 @@ const (
 	ReasonExpired = "Expired"
 	// ReasonSuspended: spec.suspend is true.
 	ReasonSuspended = "Suspended"
-	// ReasonCallbackInvalid: spec.callback.url can't be called.
+	// ReasonCallbackInvalid: the callback's URL can't be called.
 	ReasonCallbackInvalid = "CallbackInvalid"
-	// ReasonCallbackForbidden: spec.callback.url points to where callbacks may
+	// ReasonCallbackForbidden: the callback's URL points to where callbacks may
 	// not point; the message names the flag that can allow it.
 	ReasonCallbackForbidden = "CallbackForbidden"
 	// ReasonActive: calls are made, and the last one succeeded if there was one.

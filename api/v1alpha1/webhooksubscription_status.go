@@ -55,6 +55,9 @@ const (
 	FailureSigning FailureReason = "SigningError"
 	// FailureEncryption: the encryption key could not be read.
 	FailureEncryption FailureReason = "EncryptionError"
+	// FailureSecret: a Secret that the callback needs, for its URL or a header,
+	// could not be read.
+	FailureSecret FailureReason = "SecretError"
 	// FailureAddressForbidden: the address, or that it is called without TLS, is
 	// not allowed to callbacks. Nothing was sent.
 	FailureAddressForbidden FailureReason = "AddressForbidden"
@@ -87,7 +90,7 @@ type WebhookSubscriptionStatus struct {
 	// +optional
 	State SubscriptionState `json:"state,omitempty"`
 
-	// callbackHost is the host of callback.url, without the path, which may
+	// callbackHost is the host of the callback's URL, without the path, which may
 	// hold a secret.
 	//
 	// +optional
@@ -95,28 +98,20 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:MaxLength=300
 	CallbackHost string `json:"callbackHost,omitempty"`
 
-	// signingSecretVersion is the resourceVersion of the signing Secret that
-	// the controller last saw. The dispatcher reads the Secret again when it
-	// changes, so it needs no right to list or watch Secrets.
+	// secrets are the Secrets that the subscription needs, in the version in which
+	// the controller last found them good. The dispatcher reads a Secret again when
+	// its version changes, so it needs no right to list or watch Secrets.
 	//
 	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=64
-	SigningSecretVersion string `json:"signingSecretVersion,omitempty"`
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Secrets []SecretVersion `json:"secrets,omitempty"`
 
 	// signing is what is known of the signing secret.
 	//
 	// +optional
 	Signing SigningStatus `json:"signing,omitzero"`
-
-	// encryptionKeyVersion is the resourceVersion of the Secret with the
-	// encryption key that the controller last saw. It serves as
-	// signingSecretVersion does. Not set where nothing is encrypted.
-	//
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=64
-	EncryptionKeyVersion string `json:"encryptionKeyVersion,omitempty"`
 
 	// lastSuccessTime is when the callback last answered with success.
 	//

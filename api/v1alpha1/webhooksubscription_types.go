@@ -37,7 +37,7 @@ type WebhookSubscription struct {
 // WebhookSubscriptionSpec is what shall be called when.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.callback.method) || self.callback.method != 'GET' || (has(self.payload) && has(self.payload.format) && self.payload.format == 'MailUp')",message="callback.method GET needs payload.format MailUp: the other formats need a body"
-// +kubebuilder:validation:XValidation:rule="!has(self.payload) || !has(self.payload.encryption) || self.payload.encryption.algorithm != 'RC4' || !self.callback.url.contains('?')",message="callback.url must not have a query where payload.encryption.algorithm is RC4: what is encrypted is the whole query"
+// +kubebuilder:validation:XValidation:rule="!has(self.payload) || !has(self.payload.encryption) || self.payload.encryption.algorithm != 'RC4' || !has(self.callback.url) || !self.callback.url.contains('?')",message="callback.url must not have a query where payload.encryption.algorithm is RC4: what is encrypted is the whole query"
 type WebhookSubscriptionSpec struct {
 	// app is a free name for filtering: kubectl get webhooksubscriptions
 	// --field-selector spec.app=crm. At most 63 characters.
@@ -212,15 +212,6 @@ type WebhookSubscriptionList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata,omitzero"`
 	Items           []WebhookSubscription `json:"items"`
-}
-
-// SecretNames returns the names of all Secrets that the subscription needs.
-func (s *WebhookSubscription) SecretNames() []string {
-	names := []string{s.SigningSecretName()}
-	if key := s.Spec.Payload.Encryption.KeySecretRef.Name; key != "" && key != names[0] {
-		names = append(names, key)
-	}
-	return names
 }
 
 // GetConditions returns the conditions of the status.

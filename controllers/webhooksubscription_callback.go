@@ -1,0 +1,92 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/callback"
+	"postbus.dev/postbus/internal/guard"
+)
+
+// The fields that a callback's URL is in.
+const (
+	urlField       = "spec.callback.url"
+	urlSecretField = "spec.callback.urlSecretRef"
+)
+
+// checkCallback checks the URL that stands in the object. One that a Secret holds
+// is checked with the other Secrets.
+func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	if subscription.Spec.Callback.URLSecretRef.Name != "" {
+		return nil
+	}
+	return w.checkURL(subscription, urlField, subscription.Spec.Callback.URL)
+}
+
+// checkURL checks the callback's URL and has status tell its host. Refusals never
+// show the URL, whose path may hold a secret.
+func (w webhookSubscriptions) checkURL(subscription *v1alpha1.WebhookSubscription, field, text string) error {
+	parsed, err := callback.ParseURL(text)
+	if err != nil {
+		subscription.Status.CallbackHost = ""
+		return refuse(v1alpha1.ReasonCallbackInvalid, "%s %s.", field, err)
+	}
+	subscription.Status.CallbackHost = parsed.Host
+	return w.checkGuard(field, parsed)
+}
+
+// checkGuard refuses a URL that may not be called. Its name is not resolved: the
+// answer would be of this moment and this machine. The dispatcher looks at what it
+// dials.
+func (w webhookSubscriptions) checkGuard(field string, target *url.URL) error {
+	var refused *guard.RefusedError
+	if errors.As(w.guard.CheckURL(target), &refused) {
+		return refuse(v1alpha1.ReasonCallbackForbidden, "%s %s.", field, refused.Finding)
+	}
+	return nil
+}
+
+// addCallback adds the Secrets that the callback needs.
+func (w webhookSubscriptions) addCallback(all *neededSecrets, subscription *v1alpha1.WebhookSubscription) {
+	spec := &subscription.Spec.Callback
+	if ref := spec.URLSecretRef; ref.Name != "" {
+		all.add(ref, neededKey{
+			check: func(data map[string][]byte) error { return w.checkURLOf(subscription, string(data[ref.Key])) },
+			again: func() error {
+				// Flags may have changed since. The scheme is not known any more, and a
+				// call that it forbids fails with the same words.
+				return w.checkGuard(urlSecretField, &url.URL{Scheme: "https", Host: subscription.Status.CallbackHost})
+			},
+		})
+	}
+	for i := range spec.Headers {
+		if ref := spec.Headers[i].SecretRef; ref.Name != "" {
+			all.add(ref, neededKey{check: func(data map[string][]byte) error {
+				if _, err := callback.ParseHeaderValue(data[ref.Key]); err != nil {
+					return fmt.Errorf("the value %w", err)
+				}
+				return nil
+			}})
+		}
+	}
+}
+
+// checkURLOf checks the callback's URL that a Secret holds.
+func (w webhookSubscriptions) checkURLOf(subscription *v1alpha1.WebhookSubscription, text string) error {
+	if err := w.checkURL(subscription, urlSecretField, text); err != nil {
+		return err
+	}
+	parsed, err := callback.ParseURL(text)
+	if err != nil {
+		return err
+	}
+	hasQuery := parsed.RawQuery != "" || parsed.ForceQuery
+	if hasQuery && subscription.Spec.Payload.Encryption.Algorithm == v1alpha1.EncryptionRC4 {
+		return refuse(v1alpha1.ReasonCallbackInvalid,
+			"%s has a query, but payload.encryption.algorithm is RC4: what is encrypted is the whole query.", urlSecretField)
+	}
+	return nil
+}
