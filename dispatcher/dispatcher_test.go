@@ -151,6 +151,17 @@ func (r *rig) postAt(address string, at time.Time) string {
 	return decision.Events[0].ID
 }
 
+// forget removes a contact and what is known of it, and returns the event's id.
+func (r *rig) forget(address string) string {
+	r.t.Helper()
+	removal := contact.Removal{Event: contact.EventDelete, EventSource: contact.SourceAPI, Time: time.Now(), Forget: true}
+	decision, err := r.store.Change(r.t.Context(), store.Change{
+		List: contact.ListKey{Namespace: r.namespace, Name: "newsletter"}, Address: address, Apply: removal.Decide,
+	})
+	NewWithT(r.t).Expect(err).NotTo(HaveOccurred())
+	return decision.Events[0].ID
+}
+
 func (r *rig) postMany(prefix string, count int) (ids []string) {
 	for n := range count {
 		ids = append(ids, r.post(fmt.Sprintf("%s.%d@example.com", prefix, n)))
@@ -426,12 +437,7 @@ func TestForget(t *testing.T) {
 	other := r.post("grace@example.com")
 	g.Eventually(r.delivery(crm), patience).Should(And(HaveField("Open", HaveLen(3)), HaveField("Health.FailingSince", Not(BeZero()))))
 
-	removal := contact.Removal{Event: contact.EventDelete, EventSource: contact.SourceAPI, Time: time.Now(), Forget: true}
-	decision, err := r.store.Change(t.Context(), store.Change{
-		List: contact.ListKey{Namespace: r.namespace, Name: "newsletter"}, Address: "ada@example.com", Apply: removal.Decide,
-	})
-	g.Expect(err).NotTo(HaveOccurred())
-	told := decision.Events[0].ID
+	told := r.forget("ada@example.com")
 	g.Eventually(r.delivery(crm), patience).Should(HaveField("Open", HaveLen(2)), "grace's event and the deletion")
 	r.receiver.Answer(http.StatusOK)
 	g.Eventually(r.delivery(crm), patience).Should(HaveField("Open", BeEmpty()))

@@ -14,7 +14,7 @@ const (
 	maxReplayed = maxOpen / 2
 	// replayLag is for how long calls may be made up for that a busy process was
 	// late with. It bounds how many leave in one go.
-	replayLag = 50 * time.Millisecond
+	replayLag = 5 * time.Millisecond
 )
 
 // A replay takes what is owed, span by span, beside the live events:
