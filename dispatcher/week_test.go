@@ -254,8 +254,9 @@ func TestWeek(t *testing.T) {
 					seen[call.id+" taken"]++
 				}
 			}
-			minutes := func(n time.Duration) time.Duration { return n * time.Minute }
-			w.Expect(ada).To(Equal([]time.Duration{0, minutes(5), minutes(10), minutes(15), minutes(20), minutes(25)}))
+			w.Expect(ada).To(Equal([]time.Duration{
+				0, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 20 * time.Minute, 25 * time.Minute,
+			}))
 			row := w.delivery(w.crm)()
 			if replay {
 				w.Expect(row.Life.Replay).To(HaveValue(And(
