@@ -20,9 +20,10 @@ import (
 // apiKeys makes ApiKeys true: their Secret exists, and status has its digest.
 type apiKeys struct {
 	platform
-	secrets secrets
-	store   KeyUseKeeper
-	uses    *keyUses
+	secrets    secrets
+	store      KeyUseKeeper
+	operations OperationRaiser
+	uses       *keyUses
 }
 
 func (a apiKeys) loop() *loop[*v1alpha1.ApiKey] {

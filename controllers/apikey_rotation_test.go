@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,8 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/apikey"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/testkit"
 )
 
@@ -371,6 +374,9 @@ func TestExpiryIsWarnedOfOnce(t *testing.T) {
 			b.now = b.now.Add(time.Minute)
 			b.pass(key)
 			b.Expect(b.events.Events).To(BeEmpty(), "once")
+			b.Expect(b.raised()).To(ConsistOf(And(
+				HaveField("List", contact.ListKey{Namespace: b.namespace}),
+				HaveField("Operation", HaveValue(Equal(contact.Operation{Kind: "ApiKey", Name: "form", ExpiresAt: inSeconds(key.Spec.ExpiresAt).UTC()}))))))
 
 			key.Spec.ExpiresAt = &metav1.Time{Time: expiry.Add(100 * day)}
 			b.update(key)
@@ -380,8 +386,40 @@ func TestExpiryIsWarnedOfOnce(t *testing.T) {
 			b.now = expiry.Add(100*day - time.Hour)
 			b.pass(key)
 			b.Expect(b.events.Events).To(Receive(HavePrefix("Warning Expiring")), "the later expiry is another")
+			b.Expect(b.raised()).To(HaveLen(2))
 		})
 	}
+}
+
+// raised returns the operational events about keys that are in the log.
+func (b *bench) raised() []contact.Event {
+	b.t.Helper()
+	found, err := b.store.Read(b.t.Context(), store.Query{Filter: store.Filter{Types: []v1alpha1.EventType{contact.EventKeyExpiring}}})
+	b.Expect(err).NotTo(HaveOccurred())
+	return found
+}
+
+// A pass that ends between the log and status is made again, and raises nothing
+// twice; one whose event the log does not take says nothing in status.
+func TestExpiryIsRaisedOnceWhateverEnds(t *testing.T) {
+	b := newBench(t)
+	key := b.newKey()
+	expiry := key.CreationTimestamp.Add(time.Hour)
+	key.Spec.ExpiresAt = &metav1.Time{Time: expiry}
+	b.update(key)
+	b.now = expiry.Add(-time.Minute)
+	for range 2 {
+		lost := key.DeepCopy() // as if status had not been written
+		b.Expect(b.keys().warnOfExpiry(t.Context(), lost)).To(Succeed())
+		b.Expect(lost.Status.WarnedExpiry).NotTo(BeNil())
+	}
+	b.Expect(b.raised()).To(HaveLen(1))
+
+	key.Spec.ExpiresAt.Time = expiry.Add(time.Second)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	b.Expect(b.keys().warnOfExpiry(ended, key)).To(MatchError(context.Canceled))
+	b.Expect(key.Status.WarnedExpiry).To(BeNil())
 }
 
 func TestDeletedApiKeyIsForgottenByTheStore(t *testing.T) {

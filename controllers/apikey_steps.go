@@ -64,7 +64,7 @@ func (a apiKeys) readKey(ctx context.Context, key *v1alpha1.ApiKey) (again, err 
 
 // issue lets no key work that is suspended or has expired, and comes back when
 // the next of its keys ends or is about to.
-func (a apiKeys) issue(_ context.Context, key *v1alpha1.ApiKey) error {
+func (a apiKeys) issue(ctx context.Context, key *v1alpha1.ApiKey) error {
 	expiry := key.Spec.ExpiresAt
 	switch now := a.now(); {
 	case suspended(key.Spec.Suspend):
@@ -72,7 +72,9 @@ func (a apiKeys) issue(_ context.Context, key *v1alpha1.ApiKey) error {
 	case expired(expiry, now):
 		return refuse(v1alpha1.ReasonExpired, "The key expired at %s.", timeText(*expiry))
 	default:
-		noteExpiry(key, now)
+		if err := a.warnOfExpiry(ctx, key); err != nil {
+			return err
+		}
 		return waitForEnd(key, now)
 	}
 }

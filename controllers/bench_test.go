@@ -85,7 +85,7 @@ func (b *bench) lists() contactLists {
 }
 
 func (b *bench) keys() apiKeys {
-	return apiKeys{platform: b.platform(), secrets: b.secrets(), store: b.store, uses: &b.uses}
+	return apiKeys{platform: b.platform(), secrets: b.secrets(), store: b.store, operations: b.store, uses: &b.uses}
 }
 
 func (b *bench) subscriptions() webhookSubscriptions {

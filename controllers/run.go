@@ -38,6 +38,7 @@ type Store interface {
 	DeliveryKeeper
 	DeliveryChanges
 	KeyUseKeeper
+	OperationRaiser
 }
 
 // ListStore counts contacts and keeps the texts of mails and pages.
@@ -82,6 +83,12 @@ type KeyUseKeeper interface {
 	KeyUses(ctx context.Context, since time.Time) (map[store.KeyName]time.Time, error)
 	// ForgetKey removes what is known of a key, if anything is.
 	ForgetKey(ctx context.Context, key store.KeyName) error
+}
+
+// OperationRaiser puts operational events into the log.
+type OperationRaiser interface {
+	// RaiseOnce appends an event; a repeat of once does nothing.
+	RaiseOnce(ctx context.Context, once store.Once, event contact.Event) error
 }
 
 // Options are what the controller runs with.
@@ -230,7 +237,7 @@ func addControllers(m manager.Manager, options Options) error {
 	lists := contactLists{
 		platform: shared, reader: m.GetAPIReader(), store: options.Store, inspected: &verdicts{},
 	}
-	keys := apiKeys{platform: shared, secrets: values, store: options.Store, uses: uses}
+	keys := apiKeys{platform: shared, secrets: values, store: options.Store, operations: options.Store, uses: uses}
 	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store, guard: options.Guard}
 	return errors.Join(
 		lists.watch(m, contactsChanged),

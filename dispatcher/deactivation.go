@@ -106,13 +106,13 @@ func (l *ledger) raiseFailing(now time.Time, rules *rules) {
 	l.failingRaisedAt = now
 	failure := l.health.LastFailure
 	l.raise(contact.EventFailing, now, contact.Operation{
-		Reason: failure.Reason, HTTPStatus: failure.HTTPStatus, FailingSince: now,
+		Reason: failure.Reason, HTTPStatus: failure.HTTPStatus, FailingSince: now, DeactivationDue: l.deactivationDue(rules),
 	})
 }
 
 // raise has an operational event appended to the log by the next checkpoint.
 func (l *ledger) raise(kind v1alpha1.EventType, now time.Time, operation contact.Operation) {
-	operation.Kind, operation.Name = "WebhookSubscription", l.key.Name
+	operation.Kind, operation.Name = kindSubscription, l.key.Name
 	l.raised = append(l.raised, contact.Event{
 		List: contact.ListKey{Namespace: l.key.Namespace}, Type: kind, Time: now, Operation: &operation,
 	})

@@ -6,7 +6,8 @@ import (
 )
 
 // chosen are the events that a subscription's own filter chooses. Its zero value,
-// that of a subscription without one, are all.
+// that of a subscription without one, are all. Operational events are not a
+// filter's to choose.
 type chosen struct {
 	filter *expression.Filter
 	// broken is why the filter can't be used, although the controller accepted it:
@@ -36,7 +37,10 @@ func (c chosen) check(event *contact.Event) error {
 }
 
 func (c chosen) decide(event *contact.Event) (bool, error) {
-	if c.filter == nil {
+	switch {
+	case isOperational(event):
+		return true, nil
+	case c.filter == nil:
 		return true, c.broken
 	}
 	return c.filter.Matches(event)
@@ -54,7 +58,9 @@ func newTemplate(source string) template {
 	return template{compiled: compiled, broken: err}
 }
 
-func (template) knows(event *contact.Event) bool { return isOfContact(event) }
+func (template) knows(event *contact.Event) bool {
+	return isOfContact(event) || isOperational(event)
+}
 
 func (t template) render(event *contact.Event, _ *listNumbers) (payload, error) {
 	if t.compiled == nil {

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -87,10 +88,24 @@ type standardData struct {
 	Contact contact.View    `json:"contact"`
 }
 
-func (standard) knows(event *contact.Event) bool { return isOfContact(event) }
+func (standard) knows(event *contact.Event) bool {
+	return isOfContact(event) || isOperational(event)
+}
 
 func (s standard) render(event *contact.Event, _ *listNumbers) (payload, error) {
-	carried, err := jsonPayload(standardBody{
+	carried, err := jsonPayload(standardContents(event))
+	if s.cloudEvents {
+		carried.header = cloudEventHeader(event)
+	}
+	return carried, err
+}
+
+// standardContents returns what the body says, in JSON.
+func standardContents(event *contact.Event) any {
+	if isOperational(event) {
+		return operationContents(event)
+	}
+	return standardBody{
 		Type:      standardTypes[event.Type],
 		Timestamp: event.Time,
 		Data: standardData{
@@ -98,11 +113,7 @@ func (s standard) render(event *contact.Event, _ *listNumbers) (payload, error) 
 			Source: event.Source, Changed: event.Changed, Reason: event.Reason,
 			Contact: event.Contact.View(),
 		},
-	})
-	if s.cloudEvents {
-		carried.header = cloudEventHeader(event)
 	}
-	return carried, err
 }
 
 // cloudEventType is what the types of our events begin with as CloudEvents: names in
@@ -114,14 +125,20 @@ const cloudEventType = "dev.postbus."
 // an escape: names of Kubernetes, numbers and times have no such characters. The
 // address is in none, because proxies write headers into their logs.
 func cloudEventHeader(event *contact.Event) map[string]string {
-	return map[string]string{
+	header := map[string]string{
 		"ce-specversion": "1.0",
 		"ce-id":          event.ID,
-		"ce-source":      "/namespaces/" + event.List.Namespace + "/contactlists/" + event.List.Name,
-		"ce-type":        cloudEventType + standardTypes[event.Type],
+		"ce-source":      "/namespaces/" + event.List.Namespace,
+		"ce-type":        cloudEventType + cmp.Or(standardTypes[event.Type], string(event.Type)),
 		"ce-time":        event.Time.UTC().Format(time.RFC3339Nano),
-		"ce-subject":     strconv.FormatInt(event.Contact.ID, 10),
 	}
+	if isOperational(event) {
+		header["ce-subject"] = event.Operation.Object()
+	} else {
+		header["ce-source"] += "/contactlists/" + event.List.Name
+		header["ce-subject"] = strconv.FormatInt(event.Contact.ID, 10)
+	}
+	return header
 }
 
 // jsonPayload returns a payload whose body is a value in JSON.

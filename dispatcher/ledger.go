@@ -44,9 +44,9 @@ type ledger struct {
 	// due has the events that may be sent at their time, dueReplayed those of a
 	// replay. They may hold some that are not the first of their chain any more.
 	due, dueReplayed dueHeap
-	// chains has each contact's open events in order, where they wait for each
-	// other: the first may be sent, the others are behind it.
-	chains map[int64]*chain
+	// chains has each contact's open events in order, and each object's, where they
+	// wait for each other: the first may be sent, the others are behind it.
+	chains map[subject]*chain
 	// waiting are events that may have to wait for a replay to take earlier ones of
 	// their contacts.
 	waiting []*openEvent
@@ -164,10 +164,10 @@ func (l *ledger) take(event *contact.Event, now time.Time) {
 // first there.
 func (l *ledger) place(e *openEvent) {
 	if l.ordering == v1alpha1.OrderingPerContact {
-		c := l.chains[e.event.Contact.ID]
+		c := l.chains[subjectOf(e.event)]
 		if c == nil {
 			c = &chain{}
-			l.chains[e.event.Contact.ID] = c
+			l.chains[subjectOf(e.event)] = c
 		}
 		at := len(c.events)
 		for at > 0 && c.events[at-1].event.Position > e.event.Position {
@@ -197,7 +197,7 @@ func (l *ledger) mayGo(e *openEvent) bool {
 	if e.inFlight || e.waitFor > l.replayedUpTo() {
 		return false
 	}
-	c := l.chains[e.event.Contact.ID]
+	c := l.chains[subjectOf(e.event)]
 	return c == nil || (!c.busy && c.events[0] == e)
 }
 
@@ -213,7 +213,7 @@ func (l *ledger) setOrdering(ordering v1alpha1.Ordering) {
 // arrange places all open events anew.
 func (l *ledger) arrange() {
 	l.due, l.dueReplayed = nil, nil
-	l.chains = map[int64]*chain{}
+	l.chains = map[subject]*chain{}
 	for _, e := range l.sorted() {
 		e.queued = false
 		l.place(e)
@@ -249,7 +249,7 @@ func (l *ledger) next(now time.Time, rules *rules) *openEvent {
 	}
 	e.inFlight = true
 	l.inFlight++
-	if c := l.chains[e.event.Contact.ID]; c != nil {
+	if c := l.chains[subjectOf(e.event)]; c != nil {
 		c.busy = true
 	}
 	return e
@@ -325,7 +325,7 @@ func (l *ledger) land(e *openEvent) {
 	if e.replayed {
 		l.replayedInFlight--
 	}
-	if c := l.chains[e.event.Contact.ID]; c != nil {
+	if c := l.chains[subjectOf(e.event)]; c != nil {
 		c.busy = false
 	}
 }
@@ -406,7 +406,7 @@ func (l *ledger) forget(event *contact.Event) {
 // again makes an event due that was in flight, unless an earlier one of its
 // contact is open.
 func (l *ledger) again(e *openEvent) {
-	if c := l.chains[e.event.Contact.ID]; c != nil {
+	if c := l.chains[subjectOf(e.event)]; c != nil {
 		e = c.events[0]
 	}
 	l.queue(e)
@@ -415,13 +415,13 @@ func (l *ledger) again(e *openEvent) {
 // close removes an event and lets the next one of its contact go.
 func (l *ledger) close(e *openEvent) {
 	l.remove(e)
-	c := l.chains[e.event.Contact.ID]
+	c := l.chains[subjectOf(e.event)]
 	if c == nil {
 		return
 	}
 	c.events = slices.DeleteFunc(c.events, func(other *openEvent) bool { return other == e })
 	if len(c.events) == 0 {
-		delete(l.chains, e.event.Contact.ID)
+		delete(l.chains, subjectOf(e.event))
 		return
 	}
 	l.queue(c.events[0])

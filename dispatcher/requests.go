@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -190,6 +191,9 @@ func testEvent(s *subscription, now time.Time) *contact.Event {
 		Contact: contact.Contact{
 			Email: "test@example.invalid", Permission: contact.PermissionSingleOptIn, CreatedAt: now, UpdatedAt: now, Revision: 1,
 		},
+	}
+	if slices.Equal(s.filter.Types, []v1alpha1.EventType{contact.EventNone}) && len(s.filter.Operations) > 0 {
+		return testOperation(s, event)
 	}
 	if len(s.filter.Lists) > 0 {
 		event.List.Name = s.filter.Lists[0]

@@ -69,6 +69,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 		filter: store.Filter{
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
+			Operations: spec.OperationalEvents, Except: (&contact.Operation{Kind: kindSubscription, Name: object.Name}).Object(),
 		},
 		chosen:    newChosen(spec.Filter),
 		format:    newFormat(spec),
@@ -156,8 +157,9 @@ func (s *subscription) isMail() bool {
 	return is
 }
 
-// wants tells whether an event is sent. One without a contact is about somebody
-// who had left already, or is a tombstone.
+// wants tells whether an event is sent. One without a contact is operational, or
+// is about somebody who had left already, or is a tombstone.
 func (s *subscription) wants(event *contact.Event) bool {
-	return event.Contact.ID != 0 && s.filter.Matches(event) && (s.format == nil || s.format.knows(event)) && s.chosen.has(event)
+	return (event.Contact.ID != 0 || isOperational(event)) && s.filter.Matches(event) &&
+		(s.format == nil || s.format.knows(event)) && s.chosen.has(event)
 }

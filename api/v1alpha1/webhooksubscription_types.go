@@ -38,6 +38,8 @@ type WebhookSubscription struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.callback.method) || self.callback.method != 'GET' || (has(self.payload) && has(self.payload.format) && self.payload.format == 'MailUp')",message="callback.method GET needs payload.format MailUp: the other formats need a body"
 // +kubebuilder:validation:XValidation:rule="!has(self.payload) || !has(self.payload.encryption) || self.payload.encryption.algorithm != 'RC4' || !has(self.callback.url) || !self.callback.url.contains('?')",message="callback.url must not have a query where payload.encryption.algorithm is RC4: what is encrypted is the whole query"
+// +kubebuilder:validation:XValidation:rule="!has(self.operationalEvents) || self.operationalEvents.size() == 0 || !has(self.payload) || !has(self.payload.format) || self.payload.format in ['Standard', 'Template']",message="operationalEvents need payload.format Standard or Template: the other formats tell of contacts alone"
+// +kubebuilder:validation:XValidation:rule="!has(self.events) || !('None' in self.events) || (self.events.size() == 1 && has(self.operationalEvents) && self.operationalEvents.size() > 0)",message="events has None, which stands alone there and needs operationalEvents: nothing would be sent otherwise"
 type WebhookSubscriptionSpec struct {
 	// app is a free name for filtering: kubectl get webhooksubscriptions
 	// --field-selector spec.app=crm. At most 63 characters.
@@ -47,7 +49,8 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	App string `json:"app,omitempty"`
 
-	// events are the types of events that are sent. Empty means all.
+	// events are the types of events that are sent. Empty means all. None, alone,
+	// sends operationalEvents and no events of contacts.
 	//
 	// +optional
 	// +listType=set
@@ -132,7 +135,8 @@ type WebhookSubscriptionSpec struct {
 
 	// operationalEvents are what else is sent: what happens to the
 	// WebhookSubscriptions and ApiKeys of the namespace, this one left out. They
-	// need payload.format Standard or Template. Empty means none.
+	// need payload.format Standard or Template. sources, lists and filter say nothing
+	// of them. Empty means none.
 	//
 	// +optional
 	// +listType=set
@@ -153,9 +157,10 @@ type WebhookSubscriptionSpec struct {
 
 // EventType is what happened to a contact: Create (it is stored for the first
 // time), Subscribe (its permission goes from none to any other), Unsubscribe
-// (it leaves), ChangeProfile (a field changes), Delete (it is removed).
+// (it leaves), ChangeProfile (a field changes), Delete (it is removed). None is
+// none of them.
 //
-// +kubebuilder:validation:Enum=Create;Subscribe;Unsubscribe;ChangeProfile;Delete
+// +kubebuilder:validation:Enum=Create;Subscribe;Unsubscribe;ChangeProfile;Delete;None
 type EventType string
 
 // EventSource is where an event comes from: API (a call), Console (an

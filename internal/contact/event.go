@@ -17,6 +17,10 @@ const (
 	EventDelete        v1alpha1.EventType = "Delete"
 )
 
+// EventNone is no event: as the only one of spec.events it asks for none of
+// contacts.
+const EventNone v1alpha1.EventType = "None"
+
 // EventOptInMail is in the log beside them and means no subscription: an opt-in
 // was started, and the dispatcher mails its link.
 const EventOptInMail v1alpha1.EventType = "OptInMail"
@@ -57,7 +61,8 @@ type Event struct {
 	// List is the list that the contact is on.
 	List ListKey
 	// Address is the contact's address as addresses are compared, given by the
-	// store. Empty once the event is a tombstone.
+	// store. Empty once the event is a tombstone. On an operational event it is
+	// Operation.Object.
 	Address string
 	// Type is what happened.
 	Type v1alpha1.EventType
@@ -94,15 +99,21 @@ type Operation struct {
 	HTTPStatus int                    `json:"httpStatus,omitempty"`
 	// FailingSince is when calls began to fail.
 	FailingSince time.Time `json:"failingSince,omitzero"`
-	// Due is when the callback will be deactivated, or the key expires.
-	Due time.Time `json:"due,omitzero"`
+	// DeactivationDue is when the callback will be deactivated.
+	DeactivationDue time.Time `json:"deactivationDue,omitzero"`
 	// BufferedUntil is when a deactivated subscription's buffer ends.
 	BufferedUntil time.Time `json:"bufferedUntil,omitzero"`
 	// Replay tells of a reactivation that the buffered events are sent.
 	Replay bool `json:"replay,omitempty"`
 	// Events is how many events were buffered when that happened.
 	Events int64 `json:"events,omitempty"`
+	// ExpiresAt is when the key expires.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 }
+
+// Object names the object among all of its namespace, in a form that no address
+// has.
+func (o *Operation) Object() string { return o.Kind + "/" + o.Name }
 
 // ListKey names a ContactList of any namespace.
 type ListKey struct {

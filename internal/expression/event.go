@@ -30,8 +30,39 @@ var (
 			return &contact.Reason{}, false
 		}},
 		field{"contact", contactKind.celType, func(object any) (any, bool) {
-			return &object.(*contact.Event).Contact, true
+			event := object.(*contact.Event)
+			return &event.Contact, event.Operation == nil
 		}},
+		field{"operation", operationKind.celType, func(object any) (any, bool) {
+			if operation := object.(*contact.Event).Operation; operation != nil {
+				return operation, true
+			}
+			return &contact.Operation{}, false
+		}},
+	)
+
+	// operationKind is what an operational event tells; an event of its type has not
+	// all of it.
+	operationKind = newKind("Operation",
+		text("kind", func(o *contact.Operation) string { return o.Kind }),
+		text("name", func(o *contact.Operation) string { return o.Name }),
+		text("reason", func(o *contact.Operation) string { return string(o.Reason) }),
+		field{"httpStatus", cel.IntType, func(object any) (any, bool) {
+			status := object.(*contact.Operation).HTTPStatus
+			return int64(status), status != 0
+		}},
+		momentIfAny("failingSince", func(o *contact.Operation) time.Time { return o.FailingSince }),
+		momentIfAny("deactivationDue", func(o *contact.Operation) time.Time { return o.DeactivationDue }),
+		momentIfAny("bufferedUntil", func(o *contact.Operation) time.Time { return o.BufferedUntil }),
+		field{"bufferedEvents", cel.IntType, func(object any) (any, bool) {
+			events := object.(*contact.Operation).Events
+			return events, events != 0
+		}},
+		field{"replay", cel.BoolType, func(object any) (any, bool) {
+			replay := object.(*contact.Operation).Replay
+			return replay, replay
+		}},
+		momentIfAny("expiresAt", func(o *contact.Operation) time.Time { return o.ExpiresAt }),
 	)
 
 	contactKind = newKind("Contact",
@@ -92,6 +123,8 @@ func kindOf(value any) *kind {
 		return contactKind
 	case *contact.Reason:
 		return reasonKind
+	case *contact.Operation:
+		return operationKind
 	case standardFields:
 		return standardFieldsKind
 	default:
@@ -115,4 +148,12 @@ func number[T any](name string, get func(*T) int64) field {
 // moment declares a field that is always set.
 func moment[T any](name string, get func(*T) time.Time) field {
 	return field{name, cel.TimestampType, func(object any) (any, bool) { return get(object.(*T)), true }}
+}
+
+// momentIfAny declares a field that is set unless it is zero.
+func momentIfAny[T any](name string, get func(*T) time.Time) field {
+	return field{name, cel.TimestampType, func(object any) (any, bool) {
+		at := get(object.(*T))
+		return at, !at.IsZero()
+	}}
 }

@@ -185,6 +185,39 @@ func TestTemplateOfLittle(t *testing.T) {
 		"contact":{"id":"1","email":"a@example.com","permission":0,"revision":0,"createdAt":"0001-01-01T00:00:00Z","updatedAt":"0001-01-01T00:00:00Z"}}`))
 }
 
+// An operational event has an operation where others have a contact.
+func TestOperationalEvents(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	operation := contact.Operation{
+		Kind: "WebhookSubscription", Name: "crm", Reason: "HTTPStatus", HTTPStatus: 500, FailingSince: at,
+		DeactivationDue: at, BufferedUntil: at, Events: 3, Replay: true, ExpiresAt: at,
+	}
+	for source, want := range map[string]struct{ full, little string }{
+		`event`: {
+			`{"id":"evt_1","type":"subscription.failing","timestamp":"2026-11-22T10:00:00Z","namespace":"marketing","operation":{
+			"kind":"WebhookSubscription","name":"crm","reason":"HTTPStatus","httpStatus":500,"failingSince":"2026-11-22T10:00:00Z",
+			"deactivationDue":"2026-11-22T10:00:00Z","bufferedUntil":"2026-11-22T10:00:00Z","bufferedEvents":3,"replay":true,
+			"expiresAt":"2026-11-22T10:00:00Z"}}`,
+			`{"type":"Create","timestamp":"0001-01-01T00:00:00Z","source":"API",
+			"contact":{"id":"1","email":"a@example.com","permission":0,"revision":0,"createdAt":"0001-01-01T00:00:00Z","updatedAt":"0001-01-01T00:00:00Z"}}`,
+		},
+		`has(event.operation) ? {"name": event.operation.name} : {"email": event.contact.email}`: {`{"name":"crm"}`, `{"email":"a@example.com"}`},
+		`{"events": event.operation.bufferedEvents, "by": event.contact.email}`:                  {`{"events":3,"by":""}`, `{"events":0,"by":"a@example.com"}`},
+	} {
+		g := NewWithT(t)
+		template, err := expression.CompileTemplate(source)
+		g.Expect(err).NotTo(HaveOccurred())
+		text, err := template.Render(&contact.Event{
+			ID: "evt_1", List: contact.ListKey{Namespace: "marketing"}, Type: contact.EventFailing, Time: at, Operation: &operation,
+		})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(string(text)).To(MatchJSON(want.full), source)
+		text, err = template.Render(bare())
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(string(text)).To(MatchJSON(want.little), source)
+	}
+}
+
 func TestRefusedTemplates(t *testing.T) {
 	for source, want := range map[string]string{
 		`event.type`:              "1:1: the result is string, it must be a map or a list",

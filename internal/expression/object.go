@@ -60,7 +60,7 @@ func newProvider() (*provider, error) {
 		return nil, err
 	}
 	p := &provider{Registry: registry, kinds: map[string]*kind{}}
-	for _, k := range []*kind{eventKind, contactKind, standardFieldsKind, reasonKind} {
+	for _, k := range []*kind{eventKind, contactKind, standardFieldsKind, reasonKind, operationKind} {
 		p.kinds[k.celType.TypeName()] = k
 	}
 	return p, nil

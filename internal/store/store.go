@@ -57,6 +57,7 @@ type Store interface {
 	Contacts
 	ContactReader
 	Log
+	Operations
 	Deliveries
 	Requests
 	Attempts
@@ -133,7 +134,8 @@ type ChangeResult struct {
 
 // Once names a change, so that a repeat of it is recognised. The first change
 // of a name is remembered until Until; a repeat gets the decision of the first,
-// with Repeated set and of its contact the ID alone.
+// with Repeated set and of its contact the ID alone. An operational event can be
+// named so as well.
 type Once struct {
 	// Key is the name. Whoever may not meet must not share names.
 	Key string
@@ -164,6 +166,14 @@ type Log interface {
 	// WaitForEvents returns nil once there is an event after this position, or
 	// the context's error.
 	WaitForEvents(ctx context.Context, after int64) error
+}
+
+// Operations takes operational events that belong to no delivery.
+type Operations interface {
+	// RaiseOnce appends an operational event to the log; a repeat of once does
+	// nothing. Errors are ErrOnceReused and ErrUnavailable (wrapped) and the
+	// context's.
+	RaiseOnce(ctx context.Context, once Once, event contact.Event) error
 }
 
 // Query names events of the log. Empty sets match everything.
@@ -212,13 +222,23 @@ type Filter struct {
 	Lists   []string
 	Types   []v1alpha1.EventType
 	Sources []v1alpha1.EventSource
+	// Operations are the operational events to match as well, whatever Lists,
+	// Types and Sources say; empty means none. Except is the object of which they
+	// are not matched, see contact.Operation.Object.
+	Operations []v1alpha1.OperationalEvent
+	Except     string
 }
 
 // Matches tells whether the filter lets an event through. It means the same as
 // Query.Filter does to an engine.
 func (f Filter) Matches(event *contact.Event) bool {
-	return (f.Namespace == "" || f.Namespace == event.List.Namespace) &&
-		(len(f.Lists) == 0 || slices.Contains(f.Lists, event.List.Name)) &&
+	if f.Namespace != "" && f.Namespace != event.List.Namespace {
+		return false
+	}
+	if slices.Contains(f.Operations, v1alpha1.OperationalEvent(event.Type)) && event.Address != f.Except {
+		return true
+	}
+	return (len(f.Lists) == 0 || slices.Contains(f.Lists, event.List.Name)) &&
 		f.matchesType(event.Type) &&
 		(len(f.Sources) == 0 || slices.Contains(f.Sources, event.Source))
 }

@@ -130,8 +130,7 @@ func (tx *transaction) writeBelongings(progress *store.Progress) error {
 		}
 	}
 	for i := range progress.Raised {
-		raised := progress.Raised[i] // the caller may write it again
-		if err := tx.appendEvent(&raised); err != nil {
+		if err := tx.appendOperation(progress.Raised[i]); err != nil {
 			return err
 		}
 	}

@@ -52,6 +52,31 @@ func (tx *transaction) appendEvent(event *contact.Event) error {
 	return nil
 }
 
+// appendOperation writes an operational event at the end of the log. The caller
+// keeps its own, and may write that again.
+func (tx *transaction) appendOperation(event contact.Event) error {
+	event.Address = event.Operation.Object()
+	return tx.appendEvent(&event)
+}
+
+// RaiseOnce implements store.Operations.
+func (s *Store) RaiseOnce(ctx context.Context, once store.Once, event contact.Event) error {
+	err := s.writer.do(ctx, func(tx *transaction) error {
+		first, err := tx.recall(&once)
+		if err != nil || first != nil {
+			return err
+		}
+		if err := tx.remember(&once, &contact.Decision{}); err != nil {
+			return err
+		}
+		return tx.appendOperation(event)
+	})
+	if err != nil {
+		return fmt.Errorf("raise an operational event: %w", err)
+	}
+	return nil
+}
+
 // Head implements store.Log.
 func (s *Store) Head(context.Context) (int64, error) { return s.writer.head.Load(), nil }
 
@@ -147,19 +172,36 @@ func conditions(query store.Query) (where string, arguments []any) {
 	if query.Filter.Namespace != "" {
 		add("namespace = ?", query.Filter.Namespace)
 	}
-	if len(query.Filter.Lists) > 0 {
-		add("list IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Lists))
+	matches, more := matching(query)
+	terms = append(terms, matches...)
+	return " WHERE " + strings.Join(terms, " AND "), append(arguments, more...)
+}
+
+// matching turns what a query says of events, beside their namespace, into terms
+// that must all hold.
+func matching(query store.Query) (terms []string, arguments []any) {
+	filter := &query.Filter
+	in := func(column, set string) {
+		terms = append(terms, column+" IN (SELECT value FROM json_each(?))")
+		arguments = append(arguments, set)
+	}
+	if len(filter.Lists) > 0 {
+		in("list", jsonArray(filter.Lists))
 	}
 	switch {
-	case len(query.Filter.Types) > 0:
-		add("type IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Types))
+	case len(filter.Types) > 0:
+		in("type", jsonArray(filter.Types))
 	case query.Positions == nil:
-		add("type IN (SELECT value FROM json_each(?))", jsonArray(contact.EventTypes))
+		in("type", jsonArray(contact.EventTypes))
 	}
-	if len(query.Filter.Sources) > 0 {
-		add("source IN (SELECT value FROM json_each(?))", jsonArray(query.Filter.Sources))
+	if len(filter.Sources) > 0 {
+		in("source", jsonArray(filter.Sources))
 	}
-	return " WHERE " + strings.Join(terms, " AND "), arguments
+	if len(filter.Operations) == 0 || len(terms) == 0 {
+		return terms, arguments
+	}
+	either := "(" + strings.Join(terms, " AND ") + ") OR (type IN (SELECT value FROM json_each(?)) AND address <> ?)"
+	return []string{"(" + either + ")"}, append(arguments, jsonArray(filter.Operations), filter.Except)
 }
 
 // jsonArray lets a statement take a set as one argument, whatever its size.

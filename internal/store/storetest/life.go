@@ -17,7 +17,7 @@ func failing() contact.Event {
 		List: contact.ListKey{Namespace: crm.Namespace}, Type: contact.EventFailing, Time: now,
 		Operation: &contact.Operation{
 			Kind: "WebhookSubscription", Name: crm.Name, Reason: v1alpha1.FailureTimeout, HTTPStatus: 504,
-			FailingSince: now, Due: now.Add(time.Hour), Events: 3,
+			FailingSince: now, DeactivationDue: now.Add(time.Hour), Events: 3,
 		},
 	}
 }
@@ -89,9 +89,63 @@ func testRaised(t *testing.T, s store.Store) {
 	read := mustRead(t, s, store.Query{Filter: store.Filter{Types: []v1alpha1.EventType{contact.EventFailing}}})
 	g.Expect(read).To(HaveLen(1))
 	g.Expect(read[0].Position).To(Equal(int64(2)))
-	raised.Position, raised.ID = 2, read[0].ID
+	raised.Position, raised.ID, raised.Address = 2, read[0].ID, "WebhookSubscription/crm"
 	g.Expect(read[0]).To(Equal(raised))
 	g.Expect(mustRead(t, s, store.Query{After: 1})).To(BeEmpty(), "who did not ask for it does not get it")
+}
+
+func testOperations(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	once := func(key, fingerprint string) store.Once {
+		return store.Once{Key: key, Fingerprint: fingerprint, Now: now, Until: now.Add(time.Hour)}
+	}
+	raise := func(key string, edit func(*contact.Event)) {
+		event := failing()
+		edit(&event)
+		g.Expect(s.RaiseOnce(t.Context(), once(key, "x"), event)).To(Succeed())
+	}
+	raise("a", func(*contact.Event) {})
+	raise("a", func(*contact.Event) {})
+	g.Expect(s.RaiseOnce(t.Context(), once("a", "y"), failing())).To(MatchError(store.ErrOnceReused))
+	g.Expect(s.WaitForEvents(t.Context(), 0)).To(Succeed())
+	g.Expect(s.Head(t.Context())).To(Equal(int64(1)), "a repeat raises nothing")
+	raise("b", func(e *contact.Event) { e.Operation.Name = "shop" })
+	raise("c", func(e *contact.Event) { e.Type, e.Operation.Kind = contact.EventKeyExpiring, "ApiKey" })
+	raise("d", func(e *contact.Event) { e.List.Namespace = "sales" })
+	mustChange(t, s, save(address(1), "Max"))
+
+	all := []v1alpha1.OperationalEvent{v1alpha1.OperationalFailing, v1alpha1.OperationalKeyExpiring}
+	for name, row := range map[string]struct {
+		filter store.Filter
+		want   []int64
+	}{
+		"beside all events of contacts": {store.Filter{Operations: all}, []int64{1, 2, 3, 4, 5}},
+		"of one namespace":              {store.Filter{Namespace: "marketing", Operations: all}, []int64{1, 2, 3, 5}},
+		"of one type":                   {store.Filter{Operations: all[1:]}, []int64{3, 5}},
+		"but those of one object":       {store.Filter{Operations: all, Except: "WebhookSubscription/crm"}, []int64{2, 3, 5}},
+		"whatever contacts are wanted": {
+			store.Filter{
+				Lists: []string{"shop"}, Sources: []v1alpha1.EventSource{"Console"}, Types: []v1alpha1.EventType{contact.EventDelete},
+				Operations: all,
+			}, []int64{1, 2, 3, 4},
+		},
+		"without events of contacts": {store.Filter{Types: []v1alpha1.EventType{contact.EventNone}, Operations: all[:1]}, []int64{1, 2, 4}},
+		"not unless they are named":  {store.Filter{Except: "WebhookSubscription/crm"}, []int64{5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			g.Expect(positions(mustRead(t, s, store.Query{Filter: row.filter}))).To(Equal(row.want))
+			g.Expect(s.CountEvents(t.Context(), store.Query{Filter: row.filter})).To(Equal(int64(len(row.want))))
+			var matched []int64
+			for _, event := range mustRead(t, s, store.Query{Filter: store.Filter{Types: contact.LogTypes}}) {
+				if row.filter.Matches(&event) {
+					matched = append(matched, event.Position)
+				}
+			}
+			g.Expect(matched).To(Equal(row.want), "the filter means the same in memory")
+		})
+	}
+	g.Expect(s.LastPosition(t.Context(), contact.ListKey{Namespace: "marketing"}, "WebhookSubscription/crm", 9)).To(Equal(int64(1)))
 }
 
 func testRequests(t *testing.T, s store.Store) {

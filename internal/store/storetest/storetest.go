@@ -47,6 +47,7 @@ func Run(t *testing.T, engine Engine) {
 		"events are set aside and taken up again":        testSetAside,
 		"what is owed or set aside is not scrubbed":      testScrubWaits,
 		"a checkpoint appends what it raises":            testRaised,
+		"operational events are found by their object":   testOperations,
 		"the last request of each type is kept":          testRequests,
 		"the last attempts are kept":                     testAttempts,
 		"an event is found by its id and by its time":    testFindEvents,

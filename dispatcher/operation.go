@@ -1,0 +1,81 @@
+package dispatcher
+
+import (
+	"time"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+)
+
+// kindSubscription is the kind of the objects that the dispatcher raises
+// operational events about.
+const kindSubscription = "WebhookSubscription"
+
+// subject is what an event is about: a contact, or an object. Events of one
+// subject keep their order.
+type subject struct {
+	contact int64
+	object  string
+}
+
+// isOperational tells whether an event tells of an object, not of a contact.
+func isOperational(event *contact.Event) bool { return event.Operation != nil }
+
+func subjectOf(event *contact.Event) subject {
+	if isOperational(event) {
+		return subject{object: event.Operation.Object()}
+	}
+	return subject{contact: event.Contact.ID}
+}
+
+// operationBody is an operational event in the format Standard.
+type operationBody struct {
+	Type      v1alpha1.EventType `json:"type"`
+	Timestamp time.Time          `json:"timestamp"`
+	Data      operationData      `json:"data"`
+}
+
+// operationData tells of an object. What an event of its type does not have is
+// not there.
+type operationData struct {
+	Namespace       string                 `json:"namespace"`
+	Kind            string                 `json:"kind"`
+	Name            string                 `json:"name"`
+	Reason          v1alpha1.FailureReason `json:"reason,omitempty"`
+	HTTPStatus      int                    `json:"httpStatus,omitempty"`
+	FailingSince    time.Time              `json:"failingSince,omitzero"`
+	DeactivationDue time.Time              `json:"deactivationDue,omitzero"`
+	BufferedUntil   time.Time              `json:"bufferedUntil,omitzero"`
+	BufferedEvents  *int64                 `json:"bufferedEvents,omitempty"`
+	Replay          *bool                  `json:"replay,omitempty"`
+	ExpiresAt       time.Time              `json:"expiresAt,omitzero"`
+}
+
+// operationContents returns what the body of an operational event says.
+func operationContents(event *contact.Event) operationBody {
+	told := event.Operation
+	data := operationData{
+		Namespace: event.List.Namespace, Kind: told.Kind, Name: told.Name,
+		Reason: told.Reason, HTTPStatus: told.HTTPStatus, FailingSince: told.FailingSince,
+		DeactivationDue: told.DeactivationDue, BufferedUntil: told.BufferedUntil, ExpiresAt: told.ExpiresAt,
+	}
+	switch event.Type {
+	case contact.EventDeactivated:
+		data.BufferedEvents = &told.Events
+	case contact.EventReactivated:
+		data.BufferedEvents, data.Replay = &told.Events, &told.Replay
+	}
+	return operationBody{Type: event.Type, Timestamp: event.Time, Data: data}
+}
+
+// testOperation makes a test event, which tells of a contact, one that a
+// subscription to nothing but operational events asks for, about no object.
+func testOperation(s *subscription, event *contact.Event) *contact.Event {
+	event.Type = v1alpha1.EventType(s.filter.Operations[0])
+	event.List.Name, event.Source, event.Contact = "", "", contact.Contact{}
+	event.Operation = &contact.Operation{Kind: kindSubscription, Name: "test"}
+	if event.Type == contact.EventKeyExpiring {
+		event.Operation.Kind, event.Operation.ExpiresAt = "ApiKey", event.Time
+	}
+	return event
+}
