@@ -266,7 +266,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
 		behind: delivery.Behind, written: delivery.Cursor,
 		requests:        map[store.RequestType]store.Request{},
-		toldFailing:     !delivery.Health.FailingSince.IsZero(),
+		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
 		toldDeactivated: delivery.Life.Deactivation != nil,
 	}
 	if s.isMail() {

@@ -345,29 +345,25 @@ func (r *runner) notWritten(progress *store.Progress) {
 	r.ledger.raised = append(progress.Raised, r.ledger.raised...)
 }
 
-// tellHealth logs that callback or mail server has begun or ceased to fail. It
-// runs with checkpoints, so one that answers by turns can't flood the log. mu is
-// held.
+// tellHealth logs that callback or mail server has begun or ceased to fail, was
+// deactivated or reactivated. It runs with checkpoints, so one that answers by
+// turns can't flood the log. mu is held.
 func (r *runner) tellHealth() {
 	health := &r.ledger.health
-	failing := !health.FailingSince.IsZero()
 	deactivated := r.ledger.life.Deactivation != nil
-	if deactivated != r.toldDeactivated {
-		r.toldDeactivated = deactivated
-		if deactivated {
-			r.logger.Info("callback is deactivated", "reason", health.LastFailure.Reason, "status", health.LastFailure.HTTPStatus)
-		} else {
-			r.logger.Info("callback is reactivated")
-		}
-	}
+	failing := !health.FailingSince.IsZero() && !deactivated
 	switch {
-	case failing == r.toldFailing:
+	case deactivated == r.toldDeactivated && failing == r.toldFailing:
 		return
+	case deactivated && !r.toldDeactivated:
+		r.logger.Info("callback is deactivated", "reason", health.LastFailure.Reason, "status", health.LastFailure.HTTPStatus)
+	case r.toldDeactivated && !deactivated:
+		r.logger.Info("callback is reactivated")
 	case failing:
 		r.logger.Info("deliveries fail", "since", health.FailingSince, "reason", health.LastFailure.Reason,
 			"status", health.LastFailure.HTTPStatus)
 	default:
 		r.logger.Info("deliveries succeed again")
 	}
-	r.toldFailing = failing
+	r.toldDeactivated, r.toldFailing = deactivated, failing
 }

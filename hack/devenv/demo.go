@@ -110,6 +110,8 @@ func (t *storyteller) steps() []step {
 		{"the receiver answers 200 again: Active after the next retry, under the same webhook-id", t.heal},
 		{"the subscription is suspended: nothing is sent, its events wait", t.suspend},
 		{"it is resumed: what waited is sent", t.resume},
+		{"the receiver answers 410: the callback is deactivated, nothing is sent to it any more, and events are kept", t.deactivate},
+		{"it is reactivated by an annotation: the kept events arrive, in order and marked as a replay", t.reactivate},
 		{fmt.Sprintf("postbus is killed with -9 %d times while %d contacts come in: all that was accepted is delivered", kills, contacts), t.survive},
 	}
 }
@@ -248,6 +250,83 @@ func (t *storyteller) resume(ctx context.Context) error {
 	}
 	_, err := t.callAbout(ctx, waiting, statusWithin)
 	return err
+}
+
+// kept are the contacts whose events are kept while the callback is deactivated. The
+// first one's is what it was deactivated by.
+var kept = []string{"kept-1@example.com", "kept-2@example.com", "kept-3@example.com"}
+
+func (t *storyteller) deactivate(ctx context.Context) error {
+	err := t.status(ctx, countersWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.PendingEvents == nil || *status.PendingEvents != 0 {
+			return fmt.Errorf("pendingEvents is %v", status.PendingEvents)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.receiver.SetAnswer(receiver.Answer{Status: http.StatusGone})
+	if err := t.post(ctx, kept[0]); err != nil {
+		return err
+	}
+	err = t.status(ctx, statusWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.State != v1alpha1.StateFailed || status.DeactivatedAt == nil {
+			return fmt.Errorf("state is %q, deactivatedAt %v", status.State, status.DeactivatedAt)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.receiver.SetAnswer(receiver.Answer{Status: http.StatusOK})
+	before := len(t.receiver.Calls())
+	for _, email := range kept[1:] {
+		if err := t.post(ctx, email); err != nil {
+			return err
+		}
+	}
+	err = t.status(ctx, countersWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		// A new contact raises two events, and the first one's second waits too.
+		if status.Buffer == nil || status.Buffer.Events == nil || *status.Buffer.Events != int64(2*len(kept)) {
+			return fmt.Errorf("buffer is %+v", status.Buffer)
+		}
+		return nil
+	})
+	if err == nil && len(t.receiver.Calls()) != before {
+		err = errors.New("a call was made although the callback is deactivated")
+	}
+	return err
+}
+
+func (t *storyteller) reactivate(ctx context.Context) error {
+	subscription := &v1alpha1.WebhookSubscription{}
+	subscription.Namespace, subscription.Name = sampleSubscription.Namespace, sampleSubscription.Name
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q,%q:"true"}}}`,
+		v1alpha1.AnnotationReactivate, time.Now().Format(time.RFC3339), v1alpha1.AnnotationReplayEvents)
+	if err := t.client.Patch(ctx, subscription, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
+		return fmt.Errorf("annotate the subscription: %w", err)
+	}
+	before := len(t.receiver.Calls())
+	err := t.status(ctx, countersWithin, func(status v1alpha1.WebhookSubscriptionStatus) error {
+		if status.State != v1alpha1.StateActive || status.Replay == nil || status.Replay.State != v1alpha1.ReplayCompleted {
+			return fmt.Errorf("state is %q, replay %+v", status.State, status.Replay)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	calls := t.receiver.Calls()[before:]
+	if len(calls) != 2*len(kept) {
+		return fmt.Errorf("%d calls were made", len(calls))
+	}
+	for i, call := range calls {
+		if !strings.Contains(call.Body, kept[i/2]) || call.Header().Get("postbus-replay") != "true" {
+			return fmt.Errorf("call %d is not the replay of an event of %s", i+1, kept[i/2])
+		}
+	}
+	return nil
 }
 
 // post posts a contact that is not known yet and expects 200.
