@@ -11,15 +11,25 @@ import (
 	"postbus.dev/postbus/internal/guard"
 )
 
-// The fields that a callback's URL is in.
+// The fields that URLs are in.
 const (
 	urlField       = "spec.callback.url"
 	urlSecretField = "spec.callback.urlSecretRef"
+	tokenURLField  = "spec.callback.oauth2.tokenURL"
 )
 
-// checkCallback checks the URL that stands in the object. One that a Secret holds
+// checkCallback checks the URLs that stand in the object. One that a Secret holds
 // is checked with the other Secrets.
 func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	if text := subscription.Spec.Callback.OAuth2.TokenURL; text != "" {
+		parsed, err := callback.ParseURL(text)
+		if err != nil {
+			return refuse(v1alpha1.ReasonCallbackInvalid, "%s %s.", tokenURLField, err)
+		}
+		if err := w.checkGuard(tokenURLField, parsed); err != nil {
+			return err
+		}
+	}
 	if subscription.Spec.Callback.URLSecretRef.Name != "" {
 		return nil
 	}
@@ -62,15 +72,44 @@ func (w webhookSubscriptions) addCallback(all *neededSecrets, subscription *v1al
 			},
 		})
 	}
+	addTLS(all, &spec.TLS)
+	if name := spec.OAuth2.ClientSecretRef.Name; name != "" {
+		addValue(all, v1alpha1.SecretKeyReference{Name: name, Key: callback.ClientIDKey}, callback.ParseCredential)
+		addValue(all, v1alpha1.SecretKeyReference{Name: name, Key: callback.ClientSecretKey}, callback.ParseCredential)
+	}
 	for i := range spec.Headers {
 		if ref := spec.Headers[i].SecretRef; ref.Name != "" {
-			all.add(ref, neededKey{check: func(data map[string][]byte) error {
-				if _, err := callback.ParseHeaderValue(data[ref.Key]); err != nil {
-					return fmt.Errorf("the value %w", err)
-				}
-				return nil
-			}})
+			addValue(all, ref, callback.ParseHeaderValue)
 		}
+	}
+}
+
+// addValue adds a value that stands by itself.
+func addValue(all *neededSecrets, ref v1alpha1.SecretKeyReference, parse func([]byte) (string, error)) {
+	all.add(ref, neededKey{check: func(data map[string][]byte) error {
+		if _, err := parse(data[ref.Key]); err != nil {
+			return fmt.Errorf("the value %w", err)
+		}
+		return nil
+	}})
+}
+
+func addTLS(all *neededSecrets, spec *v1alpha1.CallbackTLS) {
+	if name := spec.CASecretRef.Name; name != "" {
+		all.add(v1alpha1.SecretKeyReference{Name: name, Key: callback.CAKey}, neededKey{check: func(data map[string][]byte) error {
+			_, err := callback.ParseCA(data[callback.CAKey])
+			return err
+		}})
+	}
+	if name := spec.ClientCertSecretRef.Name; name != "" {
+		all.add(v1alpha1.SecretKeyReference{Name: name, Key: callback.CertificateKey}, neededKey{check: func(data map[string][]byte) error {
+			_, err := callback.ParseCA(data[callback.CertificateKey])
+			return err
+		}})
+		all.add(v1alpha1.SecretKeyReference{Name: name, Key: callback.PrivateKeyKey}, neededKey{check: func(data map[string][]byte) error {
+			_, err := callback.ParseClientCertificate(data[callback.CertificateKey], data[callback.PrivateKeyKey])
+			return err
+		}})
 	}
 }
 
@@ -82,6 +121,9 @@ func (w webhookSubscriptions) checkURLOf(subscription *v1alpha1.WebhookSubscript
 	parsed, err := callback.ParseURL(text)
 	if err != nil {
 		return err
+	}
+	if parsed.Scheme != "https" && subscription.Spec.Callback.TLS != (v1alpha1.CallbackTLS{}) {
+		return refuse(v1alpha1.ReasonCallbackInvalid, "%s is not https, but spec.callback.tls is set.", urlSecretField)
 	}
 	hasQuery := parsed.RawQuery != "" || parsed.ForceQuery
 	if hasQuery && subscription.Spec.Payload.Encryption.Algorithm == v1alpha1.EncryptionRC4 {

@@ -172,3 +172,92 @@ func TestOneSecretForEverything(t *testing.T) {
 	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
 	b.Expect(subscription.Status.Secrets).To(Equal([]v1alpha1.SecretVersion{{Name: "crm", Version: secret.ResourceVersion}}))
 }
+
+// ofTLS has the callback use a CA bundle and a client certificate.
+func ofTLS(spec *v1alpha1.WebhookSubscriptionSpec) {
+	spec.Callback.TLS.CASecretRef.Name = "crm-tls"
+	spec.Callback.TLS.ClientCertSecretRef.Name = "crm-tls"
+}
+
+// byOAuth2 has calls carry a token.
+func byOAuth2(spec *v1alpha1.WebhookSubscriptionSpec) {
+	spec.Callback.OAuth2.TokenURL = "https://id.example.com/token"
+	spec.Callback.OAuth2.ClientSecretRef.Name = "crm-client"
+}
+
+func TestSecretsOfTLSAndOAuth2(t *testing.T) {
+	authority := testkit.NewAuthority(t)
+	certificate, key := authority.Issue(t, nil)
+	_, another := authority.Issue(t, nil)
+	ca := string(authority.PEM())
+	tlsOf := func(ca string, certificate, key []byte) map[string]string {
+		return map[string]string{"ca.crt": ca, "tls.crt": string(certificate), "tls.key": string(key)}
+	}
+	for name, row := range map[string]struct {
+		spec    func(*v1alpha1.WebhookSubscriptionSpec)
+		secret  string
+		data    map[string]string
+		reason  string // why it is refused; empty when it is not
+		message string
+	}{
+		"good TLS":                   {ofTLS, "crm-tls", tlsOf(ca, certificate, key), "", ""},
+		"no Secret of TLS":           {ofTLS, "other", nil, v1alpha1.ReasonSecretNotFound, `There is no Secret "crm-tls" in this namespace.`},
+		"no bundle":                  {ofTLS, "crm-tls", map[string]string{"tls.crt": string(certificate), "tls.key": string(key)}, v1alpha1.ReasonSecretNotFound, `Secret "crm-tls" has no data key "ca.crt".`},
+		"no key":                     {ofTLS, "crm-tls", map[string]string{"ca.crt": ca, "tls.crt": string(certificate)}, v1alpha1.ReasonSecretNotFound, `Secret "crm-tls" has no data key "tls.key".`},
+		"a bundle that is none":      {ofTLS, "crm-tls", tlsOf(secretValue, certificate, key), v1alpha1.ReasonSecretInvalid, `Secret "crm-tls", data key "ca.crt": no certificate in PEM is in it.`},
+		"a certificate that is none": {ofTLS, "crm-tls", tlsOf(ca, []byte(secretValue), key), v1alpha1.ReasonSecretInvalid, `Secret "crm-tls", data key "tls.crt": no certificate in PEM is in it.`},
+		"another's key":              {ofTLS, "crm-tls", tlsOf(ca, certificate, another), v1alpha1.ReasonSecretInvalid, `Secret "crm-tls", data key "tls.key": tls.key is no key in PEM of the first certificate in tls.crt.`},
+		"TLS of a URL without": {func(spec *v1alpha1.WebhookSubscriptionSpec) {
+			ofTLS(spec)
+			secretURL(spec)
+			spec.Callback.URLSecretRef.Name = "crm-tls"
+		}, "crm-tls", map[string]string{"url": "http://crm.example.com/" + secretValue}, v1alpha1.ReasonCallbackForbidden, "spec.callback.urlSecretRef is not HTTPS"},
+
+		"a good client":         {byOAuth2, "crm-client", map[string]string{"client-id": "crm", "client-secret": secretValue + "\n"}, "", ""},
+		"no Secret of it":       {byOAuth2, "other", nil, v1alpha1.ReasonSecretNotFound, `There is no Secret "crm-client" in this namespace.`},
+		"a client without id":   {byOAuth2, "crm-client", map[string]string{"client-secret": secretValue}, v1alpha1.ReasonSecretNotFound, `Secret "crm-client" has no data key "client-id".`},
+		"an empty secret":       {byOAuth2, "crm-client", map[string]string{"client-id": "crm", "client-secret": ""}, v1alpha1.ReasonSecretInvalid, `Secret "crm-client", data key "client-secret": the value is empty.`},
+		"a secret of two lines": {byOAuth2, "crm-client", map[string]string{"client-id": "crm", "client-secret": secretValue + "\nb"}, v1alpha1.ReasonSecretInvalid, `Secret "crm-client", data key "client-secret": the value has other than`},
+		"a forbidden endpoint": {func(spec *v1alpha1.WebhookSubscriptionSpec) {
+			byOAuth2(spec)
+			spec.Callback.OAuth2.TokenURL = "https://169.254.169.254/" + secretValue
+		}, "crm-client", map[string]string{"client-id": "crm", "client-secret": "a"}, v1alpha1.ReasonCallbackForbidden, "spec.callback.oauth2.tokenURL points to 169.254.169.254"},
+		"an endpoint at no port": {func(spec *v1alpha1.WebhookSubscriptionSpec) {
+			byOAuth2(spec)
+			spec.Callback.OAuth2.TokenURL = "https://id.example.com:0/" + secretValue
+		}, "crm-client", map[string]string{"client-id": "crm", "client-secret": "a"}, v1alpha1.ReasonCallbackInvalid, "spec.callback.oauth2.tokenURL has a port outside 1 to 65535."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			secret := b.data(row.secret, row.data)
+			subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+			row.spec(&subscription.Spec)
+			b.create(subscription)
+			b.pass(subscription)
+			status, err := json.Marshal(subscription.Status)
+			b.Expect(err).NotTo(HaveOccurred())
+			b.Expect(string(status)).NotTo(Or(ContainSubstring(secretValue), ContainSubstring("PRIVATE KEY")))
+			if row.reason != "" {
+				b.Expect(b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, row.reason)).To(HavePrefix(row.message))
+				return
+			}
+			b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
+			b.Expect(subscription.Status.SecretVersion(row.secret)).To(Equal(secret.ResourceVersion))
+			b.Expect(subscription.Status.CallbackHost).To(Equal("crm.example.com:8443"))
+		})
+	}
+}
+
+// With http allowed, what the schema says of url is said of a Secret's URL too.
+func TestTLSOfAURLWithout(t *testing.T) {
+	b := newBench(t)
+	b.guard = guard.Policy{AllowHTTP: true}
+	b.data("crm-url", map[string]string{"url": "http://crm.example.com/" + secretValue})
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	secretURL(&subscription.Spec)
+	subscription.Spec.Callback.TLS.CASecretRef.Name = "crm-url"
+	b.create(subscription)
+	b.pass(subscription)
+	b.Expect(b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonCallbackInvalid)).To(
+		Equal("spec.callback.urlSecretRef is not https, but spec.callback.tls is set."))
+}

@@ -32,7 +32,8 @@ const (
 // caller makes the calls of one subscription. It has connections of its own,
 // so a callback that hangs takes none from another.
 type caller struct {
-	client        *http.Client
+	clients       *clients
+	tokens        tokens
 	clock         clock.PassiveClock
 	lists         *listBook
 	signing       keptSecret[signature.Secrets]
@@ -44,10 +45,10 @@ type caller struct {
 
 func newCaller(options *Options, lists *listBook) *caller {
 	return &caller{
-		client: &http.Client{
-			Transport: newCallTransport(options),
-			// A redirect is an answer like any other, and not success.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		clients: newClients(options),
+		tokens: tokens{
+			clock: options.Clock, turn: make(chan struct{}, 1),
+			client: keptSecret[credentials]{title: "OAuth2 client", reader: options.Secrets, parse: parseCredentials},
 		},
 		clock: options.Clock,
 		lists: lists,
@@ -84,6 +85,10 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureSecret, err)
 	}
+	client, err := c.clients.of(ctx, s)
+	if err != nil {
+		return ofSecret(ctx, v1alpha1.FailureSecret, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, s.method, withQuery(address, carried.query), bytes.NewReader(carried.body))
@@ -113,7 +118,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	// Not sent: it lets the transport make the call once more where a connection
 	// was closed while it was idle, which says nothing about the callback.
 	request.Header["Idempotency-Key"] = nil
-	return c.send(request)
+	return c.authorized(client, s, request)
 }
 
 // encrypt returns what is sent instead: itself where nothing is encrypted.
@@ -139,9 +144,38 @@ func ofSecret(ctx context.Context, reason v1alpha1.FailureReason, err error) (ou
 	return outcome{verdict: hindered, reason: reason}, err
 }
 
-func (c *caller) send(request *http.Request) (outcome, error) {
+// authorized makes a call with a token, where the subscription says where it comes
+// from. A token that is rejected is fetched anew, once: it may have been revoked.
+func (c *caller) authorized(client *http.Client, s *subscription, request *http.Request) (outcome, error) {
+	if s.grant == nil {
+		return c.send(client, request)
+	}
+	ctx := request.Context()
+	token, err := c.tokens.get(ctx, s, client, nil)
+	if err != nil {
+		return ofTokenError(ctx, err)
+	}
+	token.SetAuthHeader(request)
+	o, err := c.send(client, request)
+	if o.status != http.StatusUnauthorized {
+		return o, err
+	}
+	if token, err = c.tokens.get(ctx, s, client, token); err != nil {
+		return ofTokenError(ctx, err)
+	}
+	again := request.Clone(ctx)
+	if request.GetBody != nil {
+		if again.Body, err = request.GetBody(); err != nil {
+			return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, err
+		}
+	}
+	token.SetAuthHeader(again)
+	return c.send(client, again)
+}
+
+func (c *caller) send(client *http.Client, request *http.Request) (outcome, error) {
 	ctx, resolving := traceResolving(request.Context())
-	response, err := c.client.Do(request.WithContext(ctx))
+	response, err := client.Do(request.WithContext(ctx))
 	if err != nil {
 		var inURL *url.Error
 		if errors.As(err, &inURL) {
@@ -174,4 +208,4 @@ func traceResolving(ctx context.Context) (context.Context, func() bool) {
 }
 
 // close frees the connections that are not in use.
-func (c *caller) close() { c.client.CloseIdleConnections() }
+func (c *caller) close() { c.clients.close() }

@@ -26,11 +26,12 @@ type callTransport struct {
 	policy guard.Policy
 }
 
-func newCallTransport(options *Options) callTransport {
+// newCallTransport returns a transport with these settings of TLS.
+func newCallTransport(options *Options, settings *tls.Config) callTransport {
 	// Proxy is set or nil, never http.ProxyFromEnvironment: a proxy that somebody
 	// set for other reasons would be dialled in the callback's place.
 	t := &http.Transport{
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs},
+		TLSClientConfig:        settings,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // nobody looks at the answer's body
 		MaxIdleConnsPerHost:    maxConnections,

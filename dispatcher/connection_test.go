@@ -128,7 +128,7 @@ func callURL(t *testing.T, c *caller, target string) (outcome, error) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, nil)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	return c.send(request)
+	return c.send(c.clients.usual, request)
 }
 
 func newTestCaller(t *testing.T, options Options) *caller {
@@ -297,7 +297,7 @@ func TestEgressProxy(t *testing.T) {
 
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
 	g := NewWithT(t)
-	g.Expect(newCallTransport(&Options{}).Proxy).To(BeNil())
+	g.Expect(newCallTransport(&Options{}, nil).Proxy).To(BeNil())
 
 	proxy, targets := egressProxy(t, "")
 	t.Setenv("HTTP_PROXY", proxy.String())

@@ -59,7 +59,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	for _, reason := range []v1alpha1.FailureReason{
 		v1alpha1.FailureHTTPStatus, v1alpha1.FailureRedirect, v1alpha1.FailureTimeout, v1alpha1.FailureConnectionRefused,
 		v1alpha1.FailureConnectionBroken, v1alpha1.FailureDNS, v1alpha1.FailureTLS, v1alpha1.FailureRender, v1alpha1.FailureFilter,
-		v1alpha1.FailureSigning, v1alpha1.FailureEncryption, v1alpha1.FailureSecret, v1alpha1.FailureAddressForbidden, v1alpha1.FailureNetwork,
+		v1alpha1.FailureSigning, v1alpha1.FailureEncryption, v1alpha1.FailureSecret, v1alpha1.FailureToken, v1alpha1.FailureAddressForbidden, v1alpha1.FailureNetwork,
 	} {
 		m.attempts.WithLabelValues(string(reason))
 	}

@@ -287,7 +287,7 @@ func TestCutOffCallSaysNothing(t *testing.T) {
 	c := newCaller(&Options{Clock: clock.RealClock{}, Guard: toReceivers}, &listBook{})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, testkit.NewReceiver(t).URL(), nil)
 	g.Expect(err).NotTo(HaveOccurred())
-	o, _ := c.send(request)
+	o, _ := c.send(c.clients.usual, request)
 	g.Expect(o).To(Equal(outcome{verdict: aborted}))
 }
 

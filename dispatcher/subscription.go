@@ -40,7 +40,10 @@ type subscription struct {
 	url       string
 	urlSecret secretPlace
 	// headers are those of the spec.
-	headers     []header
+	headers []header
+	tls     tlsPlaces
+	// grant says where tokens come from; nil where calls carry none.
+	grant       *grant
 	method      string
 	timeout     time.Duration
 	rules       rules
@@ -76,6 +79,8 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 		url:       spec.Callback.URL,
 		urlSecret: placeOf(object, spec.Callback.URLSecretRef),
 		headers:   headersOf(object),
+		tls:       newTLSPlaces(object),
+		grant:     newGrant(object),
 		method:    http.MethodPost,
 		timeout:   defaultTimeout,
 		rules: rules{

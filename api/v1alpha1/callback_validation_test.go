@@ -79,3 +79,54 @@ func TestHeaderValidation(t *testing.T) {
 	}
 	validate(t, "WebhookSubscription", rows)
 }
+
+func TestCallbackTLSValidation(t *testing.T) {
+	const needsTLS, needsOne = "callback.tls needs an https URL", "callback.tls must have caSecretRef, clientCertSecretRef or both"
+	with := func(url, text string) string { return "callback: {url: " + url + ", tls: {" + text + "}}" }
+	const https = "https://crm.example.com"
+	validate(t, "WebhookSubscription", map[string]row{
+		"both":                      {spec: with(https, "caSecretRef: {name: a}, clientCertSecretRef: {name: b}")},
+		"a bundle":                  {spec: with(https, "caSecretRef: {name: a}")},
+		"a certificate":             {spec: with("HTTPS://crm.example.com", "clientCertSecretRef: {name: a}")},
+		"neither":                   {with(https, ""), needsOne},
+		"without TLS":               {with("http://crm.example.com", "caSecretRef: {name: a}"), needsTLS},
+		"of a URL in a Secret":      {spec: "callback: {urlSecretRef: {name: a, key: b}, tls: {caSecretRef: {name: a}}}"},
+		"a bundle without a name":   {with(https, "caSecretRef: {}"), "spec.callback.tls.caSecretRef.name"},
+		"a bundle with a key":       {with(https, "caSecretRef: {name: a, key: b}"), `unknown field "spec.callback.tls.caSecretRef.key"`},
+		"a certificate, no name":    {with(https, "clientCertSecretRef: {}"), "spec.callback.tls.clientCertSecretRef.name"},
+		"not to look at it at all ": {with(https, "insecureSkipVerify: true"), `unknown field "spec.callback.tls.insecureSkipVerify"`},
+	})
+}
+
+func TestOAuth2Validation(t *testing.T) {
+	oauth2 := func(text string) string { return "callback: {url: https://crm.example.com, oauth2: {" + text + "}}" }
+	from := func(url string) string { return oauth2("tokenURL: '" + url + "', clientSecretRef: {name: a}") }
+	scopes := func(text string) string {
+		return oauth2("tokenURL: https://id.example.com/token, clientSecretRef: {name: a}, scopes: [" + text + "]")
+	}
+	const url, notAbsolute = "spec.callback.oauth2.tokenURL", "callback.oauth2.tokenURL must be an absolute http or https URL"
+	const scope = "spec.callback.oauth2.scopes[0]"
+	validate(t, "WebhookSubscription", map[string]row{
+		"a grant":              {spec: from("https://id.example.com/token?tenant=a")},
+		"by http":              {spec: from("http://id.example.com/token")},
+		"no URL":               {oauth2("clientSecretRef: {name: a}"), url},
+		"no client":            {oauth2("tokenURL: https://id.example.com"), "spec.callback.oauth2.clientSecretRef"},
+		"a client, no name":    {oauth2("tokenURL: https://id.example.com, clientSecretRef: {}"), "spec.callback.oauth2.clientSecretRef.name"},
+		"a client, with a key": {oauth2("tokenURL: https://id.example.com, clientSecretRef: {name: a, key: b}"), "unknown field"},
+		"another scheme":       {from("ftp://id.example.com"), notAbsolute},
+		"no host":              {from("https:///token"), notAbsolute},
+		"a user in the URL":    {from("https://crm:secret@id.example.com/"), "callback.oauth2.tokenURL must not hold a user name or password"},
+		"a fragment":           {from("https://id.example.com/#a"), "callback.oauth2.tokenURL must not have a fragment"},
+		"2049 characters":      {from("https://id.example.com/" + strings.Repeat("x", 2049-23)), url},
+		"two scopes":           {spec: scopes("'https://id.example.com/hooks', 'write:all'")},
+		"a scope twice":        {scopes("a, a"), "spec.callback.oauth2.scopes[1]"},
+		"an empty scope":       {scopes("''"), scope},
+		"a scope with a space": {scopes("'a b'"), scope},
+		"a scope with a quote": {scopes(`'a"b'`), scope},
+		"a scope of 257":       {scopes(strings.Repeat("x", 257)), scope},
+		"a scope of 256":       {spec: scopes(strings.Repeat("x", 256))},
+		"21 scopes":            {scopes(names(21)), "spec.callback.oauth2.scopes"},
+		"another header":       {spec: "callback: {url: https://crm.example.com, headers: [{name: X-A, value: a}], oauth2: {tokenURL: https://id.example.com, clientSecretRef: {name: a}}}"},
+		"Authorization twice":  {"callback: {url: https://crm.example.com, headers: [{name: authorization, value: a}], oauth2: {tokenURL: https://id.example.com, clientSecretRef: {name: a}}}", "callback.headers must not have Authorization where callback.oauth2 is set"},
+	})
+}

@@ -55,9 +55,11 @@ const (
 	FailureSigning FailureReason = "SigningError"
 	// FailureEncryption: the encryption key could not be read.
 	FailureEncryption FailureReason = "EncryptionError"
-	// FailureSecret: a Secret that the callback needs, for its URL or a header,
-	// could not be read.
+	// FailureSecret: a Secret that the callback needs, for its URL, a header, TLS
+	// or OAuth2, could not be read.
 	FailureSecret FailureReason = "SecretError"
+	// FailureToken: the token endpoint gave no token.
+	FailureToken FailureReason = "TokenError"
 	// FailureAddressForbidden: the address, or that it is called without TLS, is
 	// not allowed to callbacks. Nothing was sent.
 	FailureAddressForbidden FailureReason = "AddressForbidden"

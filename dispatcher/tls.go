@@ -1,0 +1,110 @@
+package dispatcher
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"sync"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/callback"
+)
+
+// tlsPlaces tell where the settings of a callback's TLS are; the zero value is that
+// of the usual ones.
+type tlsPlaces struct {
+	// ca is the Secret with those whom to trust, clientCert that with the
+	// certificate to show and its key.
+	ca, clientCert secretPlace
+}
+
+func newTLSPlaces(object *v1alpha1.WebhookSubscription) tlsPlaces {
+	spec := &object.Spec.Callback.TLS
+	return tlsPlaces{
+		ca:         placeOf(object, v1alpha1.SecretKeyReference{Name: spec.CASecretRef.Name, Key: callback.CAKey}),
+		clientCert: placeOf(object, v1alpha1.SecretKeyReference{Name: spec.ClientCertSecretRef.Name}),
+	}
+}
+
+// clients has what calls are made by: one client for the usual settings of TLS, and
+// one for those of the subscription, which is made anew when a Secret changes. Calls
+// under way end by the one that they began with.
+type clients struct {
+	options    *Options
+	ca         keptSecret[*x509.CertPool]
+	clientCert keptSecret[tls.Certificate]
+	usual      *http.Client
+
+	mu     sync.Mutex
+	own    *http.Client
+	places tlsPlaces // that own was made from
+}
+
+func newClients(options *Options) *clients {
+	return &clients{
+		options: options,
+		ca:      keptSecret[*x509.CertPool]{title: "CA bundle", reader: options.Secrets, parse: ofOneKey(callback.ParseCA)},
+		clientCert: keptSecret[tls.Certificate]{
+			title: "client certificate", reader: options.Secrets,
+			parse: func(data map[string][]byte, _ string) (tls.Certificate, error) {
+				return callback.ParseClientCertificate(data[callback.CertificateKey], data[callback.PrivateKeyKey])
+			},
+		},
+		usual: newClient(options, usualTLS(options)),
+	}
+}
+
+func usualTLS(options *Options) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs}
+}
+
+func newClient(options *Options, settings *tls.Config) *http.Client {
+	return &http.Client{
+		Transport: newCallTransport(options, settings),
+		// A redirect is an answer like any other, and not success.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// of returns what calls of a subscription are made by.
+func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own != nil && c.places == s.tls {
+		return c.own, nil
+	}
+	if s.tls.ca.name == "" && s.tls.clientCert.name == "" {
+		return c.usual, nil
+	}
+	settings := usualTLS(c.options)
+	if s.tls.ca.name != "" {
+		pool, err := c.ca.get(ctx, s.key.Namespace, s.tls.ca)
+		if err != nil {
+			return nil, err
+		}
+		settings.RootCAs = pool
+	}
+	if s.tls.clientCert.name != "" {
+		pair, err := c.clientCert.get(ctx, s.key.Namespace, s.tls.clientCert)
+		if err != nil {
+			return nil, err
+		}
+		settings.Certificates = []tls.Certificate{pair}
+	}
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+	}
+	c.own, c.places = newClient(c.options, settings), s.tls
+	return c.own, nil
+}
+
+// close frees the connections that are not in use.
+func (c *clients) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.usual.CloseIdleConnections()
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+	}
+}
