@@ -78,8 +78,9 @@ verify: ## Generated files, format, lint, modules, vulnerabilities and docs; the
 ##@ Build
 
 .PHONY: build
-build: ## bin/postbus
+build: ## bin/postbus, and bin/kubectl-postbus, which is the same as a plugin of kubectl
 	@hack/build.sh bin/postbus . -ldflags "-s -w -X main.version=$(VERSION)" .
+	@ln -sf postbus bin/kubectl-postbus
 
 .PHONY: controlplane
 controlplane: ## bin/etcd, bin/kube-apiserver and bin/kubectl, once (minutes the first time)

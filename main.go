@@ -1,7 +1,8 @@
 // Postbus: webhooks for mailing lists, declared in Kubernetes.
 //
 // This file answers: which process? Each subcommand runs one component, and
-// standalone runs all three in one process.
+// standalone runs all three in one process. Others are what operators type; under
+// the name kubectl-postbus these are a plugin of kubectl.
 package main
 
 import (
@@ -12,9 +13,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"postbus.dev/postbus/internal/command"
 	"postbus.dev/postbus/internal/console"
 )
 
@@ -31,6 +36,10 @@ Commands:
   dispatcher   call callbacks
   standalone   all three in one process
   contacts     look at contacts and change them, through ingress
+  attempts     list the last calls of a subscription's callback
+  test         call a callback once with a test event
+  replay       send events of a subscription again
+  reactivate   reactivate a subscription whose callback was deactivated
   version      print the version
 
 postbus COMMAND --help lists a command's flags.
@@ -38,18 +47,32 @@ postbus COMMAND --help lists a command's flags.
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
+	code := runAs(ctx, filepath.Base(os.Args[0]), os.Args[1:])
 	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "postbus:", err)
-		os.Exit(1)
+	os.Exit(code)
+}
+
+// runAs runs the program under the name that it was called by, and returns its
+// exit code.
+func runAs(ctx context.Context, name string, arguments []string) int {
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	switch {
+	case name == command.PluginFile:
+		return command.Run(ctx, command.PluginName, arguments, streams)
+	case len(arguments) > 0 && command.Knows(arguments[0]):
+		return command.Run(ctx, "postbus", arguments, streams)
 	}
+	if err := run(ctx, arguments, os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "postbus:", err)
+		return 1
+	}
+	return 0
 }
 
 // run runs the command that the arguments name, until the context ends.
 func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if len(arguments) == 0 {
-		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts or version; --help tells more")
+		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts, attempts, test, replay, reactivate or version; --help tells more")
 	}
 	switch name := arguments[0]; name {
 	case "version":

@@ -15,3 +15,4 @@ rbac() { # rbac COMPONENT FOLDER
 rbac controller controllers
 rbac ingress ingress
 rbac dispatcher dispatcher
+rbac operator internal/command
