@@ -137,7 +137,8 @@ func TestDeactivationIsTold(t *testing.T) {
 		ContainSubstring("kubectl annotate --overwrite -n "+b.namespace+" webhooksubscription crm postbus.dev/reactivate=")))
 	b.Expect(<-b.events.Events).To(HavePrefix("Warning Deactivated"))
 	b.Expect(status.DeactivatedAt.UTC()).To(Equal(at))
-	b.Expect([]any{status.FailingSince, status.DeactivationDue}).To(HaveEach(BeNil()))
+	b.Expect(status.FailingSince.UTC()).To(Equal(at.Add(-25 * time.Minute)))
+	b.Expect(status.DeactivationDue).To(BeNil())
 	b.Expect(*status.PendingEvents).To(Equal(int64(12)))
 	b.Expect(status.Buffer).To(HaveValue(And(
 		HaveField("Events", HaveValue(Equal(int64(12)))), HaveField("Until.Time", BeTemporally("==", at.Add(120*time.Hour))),

@@ -32,7 +32,7 @@ func mirrorDelivery(status *v1alpha1.WebhookSubscriptionStatus, delivery store.D
 	status.DeactivatedAt, status.Buffer = nil, nil
 	if life.Deactivation != nil {
 		status.DeactivatedAt = statusTime(life.Deactivation.At)
-		status.FailingSince, status.DeactivationDue = nil, nil
+		status.DeactivationDue = nil
 		status.Buffer = bufferStatus(life.Deactivation, int64(len(delivery.Open))+life.Owed.Events)
 	}
 	status.Replay = replayStatus(life.Replay)
