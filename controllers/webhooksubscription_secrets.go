@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/jwe"
 	"postbus.dev/postbus/internal/rc4"
 )
 
@@ -48,13 +49,22 @@ func (w webhookSubscriptions) needed(subscription *v1alpha1.WebhookSubscription)
 	var all neededSecrets
 	w.addCallback(&all, subscription)
 	encryption := subscription.Spec.Payload.Encryption
-	if encryption.Algorithm == v1alpha1.EncryptionRC4 {
+	if encryption.Algorithm != "" {
 		all.add(encryption.KeySecretRef, neededKey{check: func(data map[string][]byte) error {
-			_, err := rc4.ParseKey(data[encryption.KeySecretRef.Key])
-			return err
+			return checkEncryptionKey(encryption.Algorithm, data[encryption.KeySecretRef.Key])
 		}})
 	}
 	return all
+}
+
+// checkEncryptionKey returns what is wrong with a key, in words that don't show it.
+func checkEncryptionKey(algorithm v1alpha1.EncryptionAlgorithm, value []byte) error {
+	if algorithm == v1alpha1.EncryptionRC4 {
+		_, err := rc4.ParseKey(value)
+		return err
+	}
+	_, err := jwe.ParseKey(value)
+	return err
 }
 
 // checkSecrets looks at the Secrets that are needed, and has status tell those
@@ -142,7 +152,7 @@ func (w webhookSubscriptions) isKnown(
 
 // rc4Warning is what status says of a subscription that is encrypted with RC4.
 const rc4Warning = "Warning: RC4 is broken, and every call has the same key stream, so payload.encryption hides little: " +
-	"let https protect the data. JWE is to take its place and is not there yet."
+	"let https protect the data, and change to payload.encryption.algorithm JWE as soon as the receiver can."
 
 // withWarning appends to a message what its reader should know of the spec.
 func withWarning(message string, subscription *v1alpha1.WebhookSubscription) string {

@@ -86,6 +86,26 @@ func TestSubscriptionWithExpressionsIsAccepted(t *testing.T) {
 	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonFilterInvalid)
 }
 
+// encryptedByJWE makes a subscription one whose calls are encrypted by JWE.
+func encryptedByJWE(spec *v1alpha1.WebhookSubscriptionSpec) {
+	spec.Payload.Encryption = v1alpha1.Encryption{
+		Algorithm:    v1alpha1.EncryptionJWE,
+		KeySecretRef: v1alpha1.SecretKeyReference{Name: "crm-jwe", Key: "key"},
+	}
+}
+
+func TestSubscriptionWithJWEIsAccepted(t *testing.T) {
+	b := newBench(t)
+	b.secret("crm-jwe", "key", "an example of 32 bytes, no more.")
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	encryptedByJWE(&subscription.Spec)
+	b.create(subscription)
+	b.pass(subscription)
+	message := b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
+	b.Expect(message).NotTo(ContainSubstring("Warning"))
+	b.Expect(subscription.Status.SecretVersion("crm-jwe")).NotTo(BeEmpty())
+}
+
 func TestSubscriptionRefusals(t *testing.T) {
 	for name, row := range map[string]struct {
 		spec    func(*v1alpha1.WebhookSubscriptionSpec)
@@ -173,6 +193,17 @@ func TestSubscriptionRefusals(t *testing.T) {
 			prepare: func(b *bench) { b.secret("crm-rc4", "key", "myKey1234\n") },
 			reason:  v1alpha1.ReasonSecretInvalid,
 			message: `Secret "crm-rc4", data key "key": not an RC4 key: it ends with a line end`,
+		},
+		"the key of JWE is too short": {
+			spec:    encryptedByJWE,
+			prepare: func(b *bench) { b.secret("crm-jwe", "key", "an example of 31 bytes, no more") },
+			reason:  v1alpha1.ReasonSecretInvalid,
+			message: `Secret "crm-jwe", data key "key": not a JWE key: it has 31 bytes, and is no JWK and no PEM`,
+		},
+		"the Secret with the key of JWE is not there": {
+			spec:    encryptedByJWE,
+			reason:  v1alpha1.ReasonSecretNotFound,
+			message: `There is no Secret "crm-jwe" in this namespace`,
 		},
 		"the signing Secret was generated for another": {
 			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) { spec.Signing.SecretRef.Name = "other-signing" },

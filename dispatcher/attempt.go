@@ -16,7 +16,6 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/callback"
 	"postbus.dev/postbus/internal/guard"
-	"postbus.dev/postbus/internal/rc4"
 	"postbus.dev/postbus/internal/signature"
 )
 
@@ -32,15 +31,15 @@ const (
 // caller makes the calls of one subscription. It has connections of its own,
 // so a callback that hangs takes none from another.
 type caller struct {
-	clients       *clients
-	tokens        tokens
-	clock         clock.PassiveClock
-	lists         *listBook
-	signing       keptSecret[signature.Secrets]
-	encryptionKey keptSecret[rc4.Key]
-	url           keptSecret[string]
-	headerValues  keptSecret[string]
-	userAgent     string
+	clients      *clients
+	tokens       tokens
+	clock        clock.PassiveClock
+	lists        *listBook
+	signing      keptSecret[signature.Secrets]
+	encryption   encryption
+	url          keptSecret[string]
+	headerValues keptSecret[string]
+	userAgent    string
 }
 
 func newCaller(options *Options, lists *listBook) *caller {
@@ -56,10 +55,10 @@ func newCaller(options *Options, lists *listBook) *caller {
 			title: "signing secret", reader: options.Secrets,
 			parse: func(data map[string][]byte, _ string) (signature.Secrets, error) { return signature.ParseSecrets(data) },
 		},
-		encryptionKey: keptSecret[rc4.Key]{title: "encryption key", reader: options.Secrets, parse: ofOneKey(rc4.ParseKey)},
-		url:           keptSecret[string]{title: "URL", reader: options.Secrets, parse: ofOneKey(parseURL)},
-		headerValues:  keptSecret[string]{title: "header value", reader: options.Secrets, parse: ofOneKey(callback.ParseHeaderValue)},
-		userAgent:     "postbus/" + options.Version,
+		encryption:   newEncryption(options.Secrets),
+		url:          keptSecret[string]{title: "URL", reader: options.Secrets, parse: ofOneKey(parseURL)},
+		headerValues: keptSecret[string]{title: "header value", reader: options.Secrets, parse: ofOneKey(callback.ParseHeaderValue)},
+		userAgent:    "postbus/" + options.Version,
 	}
 }
 
@@ -73,7 +72,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	if err != nil {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
 	}
-	carried, err = c.encrypt(ctx, s, carried)
+	carried, err = c.encryption.apply(ctx, s, carried)
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureEncryption, err)
 	}
@@ -119,21 +118,6 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	// was closed while it was idle, which says nothing about the callback.
 	request.Header["Idempotency-Key"] = nil
 	return c.authorized(client, s, request)
-}
-
-// encrypt returns what is sent instead: itself where nothing is encrypted.
-func (c *caller) encrypt(ctx context.Context, s *subscription, carried payload) (payload, error) {
-	if s.encryption != v1alpha1.EncryptionRC4 {
-		return carried, nil
-	}
-	key, err := c.encryptionKey.get(ctx, s.key.Namespace, s.encryptionKey)
-	if err != nil {
-		return payload{}, err
-	}
-	// The form is in one of the two.
-	carried.query = sealForm(key, carried.query)
-	carried.body = []byte(sealForm(key, string(carried.body)))
-	return carried, nil
 }
 
 // ofSecret is the outcome of an attempt whose secret can't be read.

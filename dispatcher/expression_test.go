@@ -43,6 +43,16 @@ func TestChosenEvents(t *testing.T) {
 	}
 }
 
+func TestOperationalEventsPassFilters(t *testing.T) {
+	g := NewWithT(t)
+	event := &contact.Event{Type: contact.EventFailing, Operation: &contact.Operation{Kind: "WebhookSubscription", Name: "crm"}}
+	for _, source := range []string{`false`, `event.contact.customFields.nothing`, `(`} {
+		c := newChosen(source)
+		g.Expect(c.has(event)).To(BeTrue(), source)
+		g.Expect(c.check(event)).To(Succeed(), source)
+	}
+}
+
 // An update of status, such as a new version of a Secret, leaves the runner as it is
 // when nothing that it works to has changed.
 func TestSubscriptionsWithOneFilterAreEqual(t *testing.T) {

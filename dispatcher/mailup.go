@@ -1,7 +1,6 @@
 package dispatcher
 
 import (
-	"encoding/base64"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -9,7 +8,6 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
-	"postbus.dev/postbus/internal/rc4"
 )
 
 // mailUp is the form that MailUp's webhooks send: parameters whose values have
@@ -98,12 +96,6 @@ func mailUpReason(event *contact.Event) string {
 		return ""
 	}
 	return strconv.Itoa(*event.Reason.Code)
-}
-
-// sealForm encrypts a form as MailUp does: RC4, Base64, percent escapes. What
-// comes out is the whole query or body; no name stands before it.
-func sealForm(key rc4.Key, form string) string {
-	return escapeLower(base64.StdEncoding.EncodeToString(key.Encrypt([]byte(form))))
 }
 
 // percentEscape is a percent escape as url.QueryEscape writes it.

@@ -63,9 +63,9 @@ has php || lack php "the receiver in PHP of docs/receivers.md is NOT tested"
 # The packages that receivers in Node.js use, once for each package-lock.json.
 packages=dispatcher/testdata/node
 if ! has node || ! has npm; then
-  lack "Node.js or npm" "signatures and CloudEvents are NOT tested with the official packages"
+  lack "Node.js or npm" "signatures, CloudEvents and JWE are NOT tested with the official packages"
 elif [ ! -e $packages/node_modules/.package-lock.json ] ||
   [ $packages/package-lock.json -nt $packages/node_modules/.package-lock.json ]; then
-  (cd $packages && npm ci --silent) || lack "what $packages/package-lock.json names" "signatures and CloudEvents are NOT tested with the official packages"
+  (cd $packages && npm ci --silent) || lack "what $packages/package-lock.json names" "signatures, CloudEvents and JWE are NOT tested with the official packages"
 fi
 exec go test $race -timeout 30m "$@" ./...

@@ -106,3 +106,23 @@ func TestCloudEventsValidation(t *testing.T) {
 		"something other than true": {postSpec("cloudEvents: 1.0"), "spec.payload.cloudEvents"},
 	})
 }
+
+func TestJWEValidation(t *testing.T) {
+	const jwe = "encryption: {algorithm: JWE, keySecretRef: {name: crm-jwe, key: key}}"
+	const constants = "payload.urlParameters can only be constants where payload.encryption.algorithm is JWE"
+	mailUp := "payload: {format: MailUp, parameters: [{name: a, value: b}], " + jwe + "}\n"
+	validate(t, "WebhookSubscription", map[string]row{
+		"of no format":               {spec: postSpec(jwe)},
+		"of Standard":                {spec: postSpec("format: Standard", "cloudEvents: true", jwe)},
+		"of Mailingwork":             {spec: postSpec("format: Mailingwork", jwe)},
+		"of MailUp":                  {spec: "callback: {url: https://crm.example.com}\n" + mailUp},
+		"of MailUp, under a query":   {spec: "callback: {url: 'https://crm.example.com/?list=2'}\n" + mailUp},
+		"of Template":                {spec: postSpec("format: Template", "template: event", jwe)},
+		"of Maileon":                 {spec: postSpec("format: Maileon", "bodyFields: [{name: a, standardField: email}]", jwe)},
+		"of Maileon, with a token":   {spec: postSpec("format: Maileon", "bodyFields: [{name: a, standardField: email}]", "urlParameters: [{name: b, constant: c}]", jwe)},
+		"of Maileon without a body":  {postSpec("format: Maileon", jwe), "payload.bodyFields is required where payload.format is Maileon and payload.encryption.algorithm is JWE"},
+		"of Maileon, with the email": {postSpec("format: Maileon", "bodyFields: [{name: a, standardField: email}]", "urlParameters: [{name: b, standardField: email}]", jwe), constants},
+		"by GET":                     {"callback: {url: https://crm.example.com, method: GET}\n" + mailUp, "callback.method GET can't have payload.encryption.algorithm JWE"},
+		"without a key":              {postSpec("encryption: {algorithm: JWE}"), "spec.payload.encryption.keySecretRef"},
+	})
+}

@@ -9,6 +9,8 @@ package v1alpha1
 // +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'Template' || has(self.template)",message="payload.template is required where payload.format is Template: it is what is sent"
 // +kubebuilder:validation:XValidation:rule="!has(self.template) || (has(self.format) && self.format == 'Template')",message="payload.template needs payload.format Template"
 // +kubebuilder:validation:XValidation:rule="!has(self.cloudEvents) || !self.cloudEvents || !has(self.format) || self.format == 'Standard'",message="payload.cloudEvents needs payload.format Standard"
+// +kubebuilder:validation:XValidation:rule="!has(self.encryption) || self.encryption.algorithm != 'JWE' || !has(self.format) || self.format != 'Maileon' || has(self.bodyFields)",message="payload.bodyFields is required where payload.format is Maileon and payload.encryption.algorithm is JWE: it is what is encrypted"
+// +kubebuilder:validation:XValidation:rule="!has(self.encryption) || self.encryption.algorithm != 'JWE' || !has(self.urlParameters) || self.urlParameters.all(parameter, has(parameter.constant))",message="payload.urlParameters can only be constants where payload.encryption.algorithm is JWE: they are not encrypted"
 // +kubebuilder:validation:XValidation:rule="!has(self.encryption) || self.encryption.algorithm != 'RC4' || (has(self.format) && self.format == 'MailUp')",message="payload.encryption.algorithm RC4 needs payload.format MailUp"
 type Payload struct {
 	// format is what is sent: Standard (JSON as Standard Webhooks advises),
@@ -180,16 +182,17 @@ const (
 
 // Encryption says how what is sent is encrypted.
 type Encryption struct {
-	// algorithm is how it is encrypted: RC4, as MailUp does it, which needs the
-	// format MailUp. RC4 is broken; it is there for receivers that know nothing
-	// else.
+	// algorithm is how it is encrypted: JWE (RFC 7516), which every format can have
+	// that is sent in a body, or RC4, as MailUp does it, which needs the format
+	// MailUp. RC4 is broken; it is there for receivers that know nothing else.
 	//
 	// +required
 	Algorithm EncryptionAlgorithm `json:"algorithm,omitempty"`
 
 	// keySecretRef names the Secret, and its data key, that holds the encryption
-	// key. For RC4 that is 1 to 256 bytes, taken as they are, without a line end
-	// behind them.
+	// key. For JWE that is a shared key, exactly 32 bytes or a JWK of the type oct, or
+	// the receiver's public key of an elliptic curve, a JWK or a PEM block. For RC4 it
+	// is 1 to 256 bytes. Bytes are taken as they are, without a line end behind them.
 	//
 	// +required
 	KeySecretRef SecretKeyReference `json:"keySecretRef,omitzero"`
@@ -197,8 +200,14 @@ type Encryption struct {
 
 // EncryptionAlgorithm names how what is sent is encrypted.
 //
-// +kubebuilder:validation:Enum=RC4
+// +kubebuilder:validation:Enum=JWE;RC4
 type EncryptionAlgorithm string
 
-// EncryptionRC4 encrypts as MailUp does: RC4, then Base64.
-const EncryptionRC4 EncryptionAlgorithm = "RC4"
+// The algorithms of encryption.
+const (
+	// EncryptionJWE makes a JWE of the body (RFC 7516), in compact serialization: dir
+	// with a shared key, ECDH-ES+A256KW with a public one, and A256GCM.
+	EncryptionJWE EncryptionAlgorithm = "JWE"
+	// EncryptionRC4 encrypts as MailUp does: RC4, then Base64.
+	EncryptionRC4 EncryptionAlgorithm = "RC4"
+)
