@@ -68,7 +68,7 @@ type DeliveryKeeper interface {
 	// PutRequest asks something of the dispatcher.
 	PutRequest(ctx context.Context, request store.Request) error
 	// LoadAttempts returns the last attempts, oldest first.
-	LoadAttempts(ctx context.Context, key store.SubscriptionKey) ([]store.Attempt, error)
+	LoadAttempts(ctx context.Context, key store.SubscriptionKey, limit int) ([]store.Attempt, error)
 }
 
 // DeliveryChanges tells which rows changed.

@@ -67,9 +67,9 @@ func replayStatus(replay *store.Replay) *v1alpha1.ReplayStatus {
 // maxRecentAttempts is how many attempts status tells of.
 const maxRecentAttempts = 10
 
-// recentAttempts returns the newest of these attempts, newest first.
+// recentAttempts returns attempts as status has them, newest first.
 func recentAttempts(attempts []store.Attempt) (recent []v1alpha1.Attempt) {
-	for _, attempt := range slices.Backward(store.LastAttempts(attempts, maxRecentAttempts)) {
+	for _, attempt := range slices.Backward(attempts) {
 		recent = append(recent, attempt.Status())
 	}
 	return recent

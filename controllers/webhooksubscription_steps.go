@@ -61,7 +61,7 @@ func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1
 	if err != nil {
 		return err
 	}
-	attempts, err := w.store.LoadAttempts(ctx, delivery.Key)
+	attempts, err := w.store.LoadAttempts(ctx, delivery.Key, maxRecentAttempts)
 	if err != nil {
 		return err
 	}

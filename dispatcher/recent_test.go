@@ -23,7 +23,7 @@ func TestAttemptsAreKept(t *testing.T) {
 	r.receiver.Answer(http.StatusServiceUnavailable)
 	stop := r.run()
 	kept := func() []store.Attempt {
-		attempts, err := r.store.LoadAttempts(t.Context(), keyOf(crm))
+		attempts, err := r.store.LoadAttempts(t.Context(), keyOf(crm), store.MaxAttempts)
 		g.Expect(err).NotTo(HaveOccurred())
 		return attempts
 	}
@@ -69,7 +69,7 @@ func TestAttemptsAreWrittenSeldom(t *testing.T) {
 	key, token := open("crm")
 	note := func(n int) { recent.note(key, token, store.Attempt{Number: n}) }
 	written := func(key store.SubscriptionKey) (numbers []int) {
-		attempts, err := r.store.LoadAttempts(t.Context(), key)
+		attempts, err := r.store.LoadAttempts(t.Context(), key, store.MaxAttempts)
 		g.Expect(err).NotTo(HaveOccurred())
 		for _, attempt := range attempts {
 			numbers = append(numbers, attempt.Number)

@@ -31,7 +31,7 @@ func attemptsCommand(o *options) *cobra.Command {
 		Use:   "attempts SUBSCRIPTION",
 		Short: "List the last calls of a subscription's callback",
 		Long: `List the last calls of a subscription's callback, the newest last: 10 from status, or 200 from the store where that
-is at hand. A store is read beside the process that works with it. Status is at most 10 seconds behind; of more than
+is at hand. A store is read beside the process that works with it. Status is mostly less than 10 seconds behind; of more than
 10 calls within 5 seconds --watch shows the last 10, and with --store all.
 
 ` + exitCodes,

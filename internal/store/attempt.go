@@ -21,8 +21,9 @@ type Attempts interface {
 	// are a change of the subscription's row. A row that is gone, or has another
 	// Token, gets none. Each subscription has one writer at a time.
 	AddAttempts(ctx context.Context, added []AttemptLog) error
-	// LoadAttempts returns what is kept of a subscription, oldest first.
-	LoadAttempts(ctx context.Context, key SubscriptionKey) ([]Attempt, error)
+	// LoadAttempts returns the last attempts of a subscription, oldest first. limit
+	// is how many to return at most.
+	LoadAttempts(ctx context.Context, key SubscriptionKey, limit int) ([]Attempt, error)
 }
 
 // AttemptLog are attempts of one subscription, oldest first.

@@ -52,9 +52,9 @@ func checkReadable(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// LoadAttempts returns what is kept of a subscription, oldest first.
+// LoadAttempts returns all attempts that are kept of a subscription, oldest first.
 func (r *Reader) LoadAttempts(ctx context.Context, key store.SubscriptionKey) ([]store.Attempt, error) {
-	return loadAttempts(ctx, r.db, key)
+	return loadAttempts(ctx, r.db, key, store.MaxAttempts)
 }
 
 // Close frees the file.

@@ -41,7 +41,7 @@ func TestReaderBesideTheWriter(t *testing.T) {
 	next, err := sqlite.Open(t.Context(), path)
 	g.Expect(err).NotTo(HaveOccurred(), "a reader holds no lock")
 	g.Expect(reader.Close()).To(Succeed())
-	g.Expect(next.LoadAttempts(t.Context(), key)).To(HaveLen(2))
+	g.Expect(next.LoadAttempts(t.Context(), key, store.MaxAttempts)).To(HaveLen(2))
 	g.Expect(next.Close()).To(Succeed())
 
 	reader, err = sqlite.OpenReader(t.Context(), path)

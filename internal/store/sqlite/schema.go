@@ -122,7 +122,7 @@ var migrations = []string{
 	`CREATE TABLE attempts ( -- the last ones of each subscription
 		namespace TEXT NOT NULL,
 		name      TEXT NOT NULL,
-		attempts  TEXT NOT NULL, -- []store.Attempt as JSON
+		attempts  TEXT NOT NULL, -- store.Attempt as JSON, a line each
 		PRIMARY KEY (namespace, name)
 	) STRICT;`,
 }
