@@ -69,6 +69,7 @@ type runner struct {
 	mu     sync.Mutex
 	sub    *subscription
 	ledger *ledger
+	pace   pace
 	live   bool
 	// reading: the log is being read. readAgain is when it may be read again
 	// after that failed.
@@ -252,17 +253,21 @@ func (r *runner) start(ctx context.Context) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock.Now()
-	for !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
+	r.pace.set(r.sub.perSecond, now)
+	for !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.pace.allows(now) {
 		e := r.ledger.next(now, &r.sub.rules)
 		if e == nil {
 			break
 		}
+		r.pace.begin(now)
 		s := r.sub
 		r.attempts.Go(func() { r.attempt(ctx, s, e) })
 	}
 	var next time.Time
 	if !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
-		next = r.ledger.nextDue(&r.sub.rules)
+		if next = r.ledger.nextDue(&r.sub.rules); !next.IsZero() {
+			next = later(next, r.pace.next(now))
+		}
 	}
 	if recount := now.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
 		next = recount

@@ -49,6 +49,8 @@ type subscription struct {
 	rules       rules
 	ordering    v1alpha1.Ordering
 	maxInFlight int
+	// perSecond is how many calls may begin in a second; 0 is no limit.
+	perSecond int
 	// signingSecret is where the signing secrets are.
 	signingSecret secretPlace
 	// encryption is how what is sent is encrypted, with the key that is in
@@ -89,6 +91,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 		},
 		ordering:      v1alpha1.OrderingPerContact,
 		maxInFlight:   defaultMaxInFlight,
+		perSecond:     int(spec.RateLimit.RequestsPerSecond),
 		signingSecret: placeOf(object, v1alpha1.SecretKeyReference{Name: object.SigningSecretName()}),
 		encryption:    spec.Payload.Encryption.Algorithm,
 		encryptionKey: placeOf(object, spec.Payload.Encryption.KeySecretRef),

@@ -208,6 +208,14 @@ type RateLimit struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	MaxInFlight int32 `json:"maxInFlight,omitempty"`
+
+	// requestsPerSecond is how many calls may begin in a second, retries and
+	// replays among them, evenly spread. 1 to 10000, without a limit by default.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
 }
 
 // WebhookSubscriptionList is a list of WebhookSubscriptions, as the API server
