@@ -50,6 +50,37 @@ func TestReaderBesideTheWriter(t *testing.T) {
 	g.Expect(reader.Close()).To(Succeed())
 }
 
+// What a process that was killed has left behind is read as it is.
+func TestReaderOfAKilledProcess(t *testing.T) {
+	g := NewWithT(t)
+	folder := t.TempDir()
+	path := filepath.Join(folder, "postbus.db")
+	writer, err := sqlite.Open(t.Context(), path)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(writer.Close()).To(Succeed()) }()
+	key := store.SubscriptionKey{Namespace: "marketing", Name: "crm"}
+	g.Expect(writer.OpenDelivery(t.Context(), key)).To(Succeed())
+	row, err := writer.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(writer.AddAttempts(t.Context(), []store.AttemptLog{{Key: key, Token: row.Token, Attempts: []store.Attempt{{EventID: "evt_1"}}}})).To(Succeed())
+
+	left := filepath.Join(t.TempDir(), "postbus.db")
+	for _, suffix := range []string{"", "-wal"} { // without -shm, as after a crash of the machine
+		content, err := os.ReadFile(path + suffix)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(content).NotTo(BeEmpty())
+		g.Expect(os.WriteFile(left+suffix, content, 0o600)).To(Succeed())
+	}
+	reader, err := sqlite.OpenReader(t.Context(), left)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(reader.LoadAttempts(t.Context(), key)).To(HaveLen(1))
+	g.Expect(reader.Close()).To(Succeed())
+	next, err := sqlite.Open(t.Context(), left)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(next.LoadAttempts(t.Context(), key, store.MaxAttempts)).To(HaveLen(1), "nothing is lost by reading")
+	g.Expect(next.Close()).To(Succeed())
+}
+
 func TestOpenReaderRefuses(t *testing.T) {
 	for name, row := range map[string]struct {
 		spoil func(t *testing.T, path string)
