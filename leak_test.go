@@ -27,6 +27,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/apikey"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/jwe"
 	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store/sqlite"
@@ -96,6 +97,8 @@ func newLeakScene(t *testing.T) *leakScene {
 			"a private key that is bad":     "whsk_not base64 + but=secret",
 			"the encryption key":            "rc4 key + äé" + apikey.Generate(),
 			"an encryption key that is bad": "another rc4 key " + apikey.Generate() + "\n",
+			"the JWE key":                   ("jwe-" + apikey.Generate())[:jwe.SharedKeyBytes],
+			"a JWE key that is bad":         "bad-jwe-" + apikey.Generate(),
 			"the callback's token":          "callback-token-" + apikey.Generate(),
 			"the mail server's password":    `p+ss w/"rd%&äöü`,
 		},
@@ -126,6 +129,7 @@ func newLeakScene(t *testing.T) *leakScene {
 		s.signing("half-signed", "the private key", "a private key that is bad"),
 		s.secret("encryption", "key", "the encryption key"),
 		s.secret("unencrypted", "key", "an encryption key that is bad"),
+		s.secret("jwe", "key", "the JWE key"), s.secret("bad-jwe", "key", "a JWE key that is bad"),
 		testkit.List(s.namespace, "newsletter"),
 		form, slow, testkit.ApiKey(s.namespace, "weak", "newsletter"),
 		s.subscription("failing", s.receiver.URL()+token, "signing"),
@@ -136,6 +140,8 @@ func newLeakScene(t *testing.T) *leakScene {
 		s.subscription("bad-before", s.receiver.URL()+token, "half-signed"),
 		s.encrypted("encrypted", "encryption"),
 		s.encrypted("bad-encrypted", "unencrypted"),
+		s.sealed("sealed", "jwe"),
+		s.sealed("bad-sealed", "bad-jwe"),
 	}
 	for _, object := range objects {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
@@ -185,6 +191,16 @@ func (s *leakScene) encrypted(name, secret string) client.Object {
 		Encryption: v1alpha1.Encryption{
 			Algorithm: v1alpha1.EncryptionRC4, KeySecretRef: v1alpha1.SecretKeyReference{Name: secret, Key: "key"},
 		},
+	}
+	return subscription
+}
+
+// sealed returns a subscription whose calls are encrypted by JWE.
+func (s *leakScene) sealed(name, secret string) client.Object {
+	subscription := testkit.Subscription(s.namespace, name, s.receiver.URL()+"/hook/"+s.secrets["the callback's token"])
+	subscription.Spec.Signing.SecretRef.Name = "signing"
+	subscription.Spec.Payload.Encryption = v1alpha1.Encryption{
+		Algorithm: v1alpha1.EncryptionJWE, KeySecretRef: v1alpha1.SecretKeyReference{Name: secret, Key: "key"},
 	}
 	return subscription
 }
