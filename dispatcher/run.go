@@ -112,6 +112,9 @@ func Run(ctx context.Context, options Options) error {
 	runners := newRegistry(lasting, &options, follower, metrics)
 	writer := newCheckpointer(runners, follower, metrics)
 	if err := runners.watch(ctx); err != nil {
+		if ctx.Err() != nil { // it was told to end before it had begun
+			return nil
+		}
 		return fmt.Errorf("start the dispatcher: %w", err)
 	}
 	stopAttempts := context.AfterFunc(ctx, func() {
