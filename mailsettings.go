@@ -21,11 +21,11 @@ type mailSettings struct {
 
 func (s *mailSettings) register(flags *flag.FlagSet) {
 	flags.StringVar(&s.server, "smtp-server", "",
-		"`URL` of the server that takes opt-in mails: smtp://host:587 with STARTTLS, smtps://host:465 with TLS, smtp+plain://host:25 without; mails wait while there is none")
+		"`URL` of the server that takes mails: smtp://host:587 with STARTTLS, smtps://host:465 with TLS, smtp+plain://host:25 without; mails wait while there is none")
 	flags.StringVar(&s.options.Credentials, "smtp-credentials", "",
 		"`folder` with the files username and password for the server, a mounted Secret of type kubernetes.io/basic-auth; read again for each mail")
 	flags.StringVar(&s.from, "mail-from", "",
-		"`address` that opt-in mails come from whose mailing names none, such as \"Example News <news@example.com>\"")
+		"`address` that mails come from whose mailing names none, such as \"Example News <news@example.com>\"")
 }
 
 // check reads the values, and finds what one flag alone can't tell.

@@ -141,6 +141,7 @@ func (p *process) runIngress(ctx context.Context) error {
 		Reader:         p.store,
 		KeyUses:        p.store,
 		Texts:          p.store,
+		Callbacks:      p.store,
 		LinkKey:        p.store.LinkKey(),
 		PublicURL:      p.settings.publicURL,
 		Registerer:     p.metrics,

@@ -39,6 +39,7 @@ type caller struct {
 	encryption   encryption
 	url          keptSecret[string]
 	headerValues keptSecret[string]
+	links        reactivationLinks
 	userAgent    string
 }
 
@@ -58,6 +59,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 		encryption:   newEncryption(options.Secrets),
 		url:          keptSecret[string]{title: "URL", reader: options.Secrets, parse: ofOneKey(parseURL)},
 		headerValues: keptSecret[string]{title: "header value", reader: options.Secrets, parse: ofOneKey(callback.ParseHeaderValue)},
+		links:        reactivationLinks{key: options.Store.LinkKey(), base: options.Mail.PublicURL},
 		userAgent:    "postbus/" + options.Version,
 	}
 }
@@ -68,7 +70,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 	if err := s.chosen.check(e.event); err != nil && !e.test {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}, err
 	}
-	carried, err := s.format.render(e.event, c.lists.of(e.event.List))
+	carried, err := s.format.render(c.links.to(e.event), c.lists.of(e.event.List))
 	if err != nil {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
 	}

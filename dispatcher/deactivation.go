@@ -19,10 +19,14 @@ func (l *ledger) deactivate(now time.Time, rules *rules) {
 	if l.owedEnd() != l.cursor || len(l.life.Owed.Spans) == 0 {
 		l.life.Owed.Spans = append(l.life.Owed.Spans, store.Span{After: l.cursor, UpTo: l.cursor})
 	}
-	l.raise(contact.EventDeactivated, now, contact.Operation{
+	told := contact.Operation{
 		Reason: l.health.LastFailure.Reason, HTTPStatus: l.health.LastFailure.HTTPStatus,
 		FailingSince: l.health.FailingSince, BufferedUntil: l.life.Deactivation.Until, Events: l.buffered(),
-	})
+	}
+	l.raise(contact.EventDeactivated, now, told)
+	for _, told.Recipient = range rules.notify {
+		l.raise(contact.EventNotice, now, told)
+	}
 }
 
 // buffer counts an event that came after the deactivation: what came up to the

@@ -101,6 +101,8 @@ type rules struct {
 	deactivation v1alpha1.DeactivationPolicy
 	// window is how long events are kept after a deactivation.
 	window time.Duration
+	// notify are the addresses to be mailed of a deactivation.
+	notify []string
 	// replayGap is the time between two calls of a replay, maxReplayed how many of
 	// them may be in flight.
 	replayGap   time.Duration

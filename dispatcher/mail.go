@@ -66,20 +66,14 @@ func newMailer(options *Options, connections chan struct{}) *mailer {
 	return &mailer{
 		clock: options.Clock, lists: options.Objects, store: options.Store,
 		from: options.Mail.From, publicURL: options.Mail.PublicURL,
-		transport: &transport{
-			server: options.Mail.Server, credentials: options.Mail.Credentials, rootCAs: options.RootCAs,
-			connections: connections,
-		},
+		transport: newTransport(options, connections),
 	}
 }
 
 // attempt implements deliverer.
 func (m *mailer) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
 	o, err := m.try(ctx, s.timeout, e.event)
-	if o.verdict == failed && m.clock.Since(e.event.Time) >= giveUpAfter {
-		return outcome{verdict: givenUp, reason: mailExpired, status: o.status}, err
-	}
-	return o, err
+	return untilExpired(o, m.clock.Since(e.event.Time)), err
 }
 
 // close implements deliverer.
@@ -234,15 +228,9 @@ func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error
 		}
 		sender = parsed
 	}
-	from, to := mailbox(sender.Address), mailbox(r.contact.Email)
-	message := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
-	message.FromMailAddress(&mail.Address{Name: sender.Name, Address: from})
-	message.ToMailAddress(&mail.Address{Address: to})
+	l := newLetter(sender, r.contact.Email, r.event.ID, r.now)
+	message := l.message
 	message.Subject(content.subject)
-	message.SetDateWithValue(r.now)
-	// The same for each attempt, so that a mail that came twice shows as one.
-	message.SetMessageIDWithValue(r.event.ID + from[strings.LastIndex(from, "@"):])
-	message.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834
 	message.SetGenHeader("Content-Language", string(content.language))
 	message.SetListUnsubscribe(content.unsubscribeURL)
 	if m.publicURL.Scheme == "https" { // RFC 8058, section 3.1
@@ -252,11 +240,34 @@ func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error
 	if content.html != "" {
 		message.AddAlternativeString(gomail.TypeTextHTML, content.html)
 	}
+	return l.seal()
+}
+
+// letter is a mail that is being written.
+type letter struct {
+	from, to string
+	message  *gomail.Msg
+}
+
+// newLetter returns a mail with the headers that all of ours have.
+func newLetter(sender *mail.Address, recipient, eventID string, now time.Time) letter {
+	l := letter{from: mailbox(sender.Address), to: mailbox(recipient), message: gomail.NewMsg(gomail.WithNoDefaultUserAgent())}
+	l.message.FromMailAddress(&mail.Address{Name: sender.Name, Address: l.from})
+	l.message.ToMailAddress(&mail.Address{Address: l.to})
+	l.message.SetDateWithValue(now)
+	// The same for each attempt, so that a mail that came twice shows as one.
+	l.message.SetMessageIDWithValue(eventID + l.from[strings.LastIndex(l.from, "@"):])
+	l.message.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834
+	return l
+}
+
+// seal returns the mail as it is handed over.
+func (l letter) seal() (envelope, error) {
 	var made bytes.Buffer
-	if _, err := message.WriteTo(&made); err != nil {
+	if _, err := l.message.WriteTo(&made); err != nil {
 		return envelope{}, fmt.Errorf("write the message: %w", err)
 	}
-	return envelope{from: from, to: to, needsUTF8: !isASCII(from) || !isASCII(to), message: made.Bytes()}, nil
+	return envelope{from: l.from, to: l.to, needsUTF8: !isASCII(l.from) || !isASCII(l.to), message: made.Bytes()}, nil
 }
 
 // mailbox returns an address with its domain in ASCII, so that it needs

@@ -315,7 +315,7 @@ func TestMailsWaitForAServer(t *testing.T) {
 	r.optIn("ada@example.com", nil)
 	g.Eventually(r.delivery(crm), patience).Should(HaveField("Health.LastSuccess", Not(BeZero())))
 	stop()
-	g.Expect(strings.Count(r.log.String(), "opt-in mails wait")).To(Equal(1))
+	g.Expect(strings.Count(r.log.String(), "opt-in mails and notices wait")).To(Equal(1))
 	g.Expect(r.receiver.Count()).To(Equal(1), "no callback gets the mail's event")
 	r.options.Mail = options
 	r.run()

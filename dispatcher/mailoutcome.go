@@ -32,7 +32,8 @@ const (
 	// mailExpired: an attempt failed after giveUpAfter.
 	mailExpired v1alpha1.FailureReason = "Expired"
 	// mailObsolete: the contact is gone, has confirmed meanwhile, or has another
-	// mail coming.
+	// mail coming. Of a notice: the subscription is gone, or was reactivated, or
+	// does not name the address any more.
 	mailObsolete v1alpha1.FailureReason = "Obsolete"
 )
 
@@ -43,9 +44,17 @@ var mailReasons = []v1alpha1.FailureReason{
 	mailServerStatus, mailAuth, mailTemplateMissing, mailStore, mailRejected, mailExpired, mailListNotFound, mailObsolete,
 }
 
-// giveUpAfter is how old an opt-in request is when an attempt that fails is the
+// giveUpAfter is how old an opt-in request or a notice is when an attempt that fails is the
 // last: the upper end of what RFC 5321, section 4.5.4.1, asks for.
 const giveUpAfter = 5 * 24 * time.Hour
+
+// untilExpired makes a failed attempt the last when what it is about is too old.
+func untilExpired(o outcome, age time.Duration) outcome {
+	if o.verdict == failed && age >= giveUpAfter {
+		return outcome{verdict: givenUp, reason: mailExpired, status: o.status}
+	}
+	return o
+}
 
 // smtpError is an answer that was not the one to hope for. It has the answer's
 // codes alone: its text can have the recipient's address or a user's name in it.

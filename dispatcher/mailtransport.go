@@ -53,6 +53,13 @@ type transport struct {
 	goodbyes sync.WaitGroup
 }
 
+// newTransport returns a transport whose connections count with those of others.
+func newTransport(options *Options, connections chan struct{}) *transport {
+	return &transport{
+		server: options.Mail.Server, credentials: options.Mail.Credentials, rootCAs: options.RootCAs, connections: connections,
+	}
+}
+
 // handOver returns nil once the server has answered the mail with 250, whatever
 // becomes of the connection then. The time limit is that of everything before
 // the server has the whole mail.

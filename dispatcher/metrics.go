@@ -43,11 +43,11 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postbus_dispatcher_mails_total",
-			Help: "Attempts to send an opt-in mail, by outcome: Delivered, the reason of the failure, or the reason to give up (Expired, Obsolete, Rejected).",
+			Help: "Attempts to send an opt-in mail or a notice, by outcome: Delivered, the reason of the failure, or the reason to give up (Expired, Obsolete, Rejected).",
 		}, []string{"outcome"}),
 		mailLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "postbus_dispatcher_mail_latency_seconds",
-			Help:    "The time from an opt-in request until the mail server had taken its mail, retries included.",
+			Help:    "The time from an opt-in request, or a deactivation, until the mail server had taken its mail, retries included.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 1800, 86400, 432000},
 		}),
 		checkpointErrors: prometheus.NewCounter(prometheus.CounterOpts{

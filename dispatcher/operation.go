@@ -1,10 +1,12 @@
 package dispatcher
 
 import (
+	"net/url"
 	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/link"
 )
 
 // kindSubscription is the kind of the objects that the dispatcher raises
@@ -49,6 +51,7 @@ type operationData struct {
 	BufferedEvents  *int64                 `json:"bufferedEvents,omitempty"`
 	Replay          *bool                  `json:"replay,omitempty"`
 	ExpiresAt       time.Time              `json:"expiresAt,omitzero"`
+	ReactivateURL   string                 `json:"reactivateURL,omitempty"`
 }
 
 // operationContents returns what the body of an operational event says.
@@ -58,6 +61,7 @@ func operationContents(event *contact.Event) operationBody {
 		Namespace: event.List.Namespace, Kind: told.Kind, Name: told.Name,
 		Reason: told.Reason, HTTPStatus: told.HTTPStatus, FailingSince: told.FailingSince,
 		DeactivationDue: told.DeactivationDue, BufferedUntil: told.BufferedUntil, ExpiresAt: told.ExpiresAt,
+		ReactivateURL: told.ReactivateURL,
 	}
 	switch event.Type {
 	case contact.EventDeactivated:
@@ -66,6 +70,31 @@ func operationContents(event *contact.Event) operationBody {
 		data.BufferedEvents, data.Replay = &told.Events, &told.Replay
 	}
 	return operationBody{Type: event.Type, Timestamp: event.Time, Data: data}
+}
+
+// reactivationLinks makes links that reactivate.
+type reactivationLinks struct {
+	key link.Key
+	// base is what links begin with; nil when that is not known.
+	base *url.URL
+}
+
+// to returns an event with the link that ends its deactivation, if it tells of one
+// and a link can be made.
+func (l reactivationLinks) to(event *contact.Event) *contact.Event {
+	if l.base == nil || (event.Type != contact.EventDeactivated && event.Type != contact.EventNotice) {
+		return event
+	}
+	linked, operation := *event, *event.Operation
+	operation.ReactivateURL = l.key.ReactivationURL(l.base, reactivationOf(event))
+	linked.Operation = &operation
+	return &linked
+}
+
+// reactivationOf returns what the link says that ends the deactivation that an
+// event tells of.
+func reactivationOf(event *contact.Event) link.Reactivation {
+	return link.Reactivation{Namespace: event.List.Namespace, Name: event.Operation.Name, DeactivatedAt: event.Time}
 }
 
 // testOperation makes a test event, which tells of a contact, one that a

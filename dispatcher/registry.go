@@ -62,7 +62,7 @@ func newRegistry(attempts context.Context, options *Options, tail *tail, metrics
 		runners:     map[store.SubscriptionKey]*entry{},
 		connections: make(chan struct{}, mailConnections),
 	}
-	tail.forget, tail.askForMail = g.forget, g.enqueueMails
+	tail.forget, tail.askForMail, tail.askForNotice = g.forget, g.enqueueMails, g.enqueueNotices
 	return g
 }
 
@@ -78,7 +78,7 @@ func (g *registry) watch(ctx context.Context) error {
 		return err
 	}
 	return g.handle(ctx, &v1alpha1.WebhookSubscription{}, toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    g.enqueue,
+		AddFunc:    g.noteSubscription,
 		UpdateFunc: func(_, object any) { g.enqueue(object) },
 		DeleteFunc: g.enqueue,
 	})
@@ -121,6 +121,19 @@ func (g *registry) enqueueMails(list contact.ListKey) {
 	}
 }
 
+func (g *registry) enqueueNotices(namespace string) {
+	if g.options.Mail.Server != (MailServer{}) {
+		g.queue.Add(store.NoticeKey(namespace))
+	}
+}
+
+// noteSubscription follows one that is new to this process, and the notices of its
+// namespace, of which there may be some.
+func (g *registry) noteSubscription(object any) {
+	g.enqueue(object)
+	g.enqueueNotices(object.(*v1alpha1.WebhookSubscription).Namespace)
+}
+
 func (g *registry) enqueue(object any) {
 	if key, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
 		g.queue.Add(store.SubscriptionKey{Namespace: key.Namespace, Name: key.Name})
@@ -133,7 +146,7 @@ func (g *registry) run(ctx context.Context) {
 	stopQueue := context.AfterFunc(ctx, g.queue.ShutDown)
 	defer stopQueue()
 	if g.options.Mail.Server == (MailServer{}) {
-		logr.FromContextOrDiscard(ctx).Info("opt-in mails wait, because there is no mail server (--smtp-server)")
+		logr.FromContextOrDiscard(ctx).Info("opt-in mails and notices wait, because there is no mail server (--smtp-server)")
 	}
 	for {
 		key, shutdown := g.queue.Get()
@@ -156,6 +169,12 @@ func (g *registry) run(ctx context.Context) {
 func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error {
 	if list, isMail := key.MailList(); isMail {
 		return g.followMails(ctx, key, list)
+	}
+	if key.IsNotices() {
+		if g.get(key) != nil {
+			return nil
+		}
+		return g.start(ctx, newNoticeDelivery(key))
 	}
 	var object v1alpha1.WebhookSubscription
 	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
@@ -269,9 +288,12 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
 		toldDeactivated: delivery.Life.Deactivation != nil,
 	}
-	if s.isMail() {
+	switch {
+	case s.key.IsNotices():
+		r.deliverer, r.observe, r.checkpoint = newNoticer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
+	case s.isMail():
 		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
-	} else {
+	default:
 		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
 		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
 	}

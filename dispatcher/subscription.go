@@ -122,6 +122,7 @@ func (r *rules) set(spec *v1alpha1.WebhookSubscriptionSpec) {
 	if len(spec.Retry.Intervals) > 0 {
 		r.intervals = durations(spec.Retry.Intervals)
 	}
+	r.notify = spec.Notify.Emails
 	if spec.Deactivation.Policy != "" {
 		r.deactivation = spec.Deactivation.Policy
 	}
@@ -159,10 +160,10 @@ func durations(values []metav1.Duration) []time.Duration {
 	return all
 }
 
-// isMail tells whether this is of opt-in mails.
+// isMail tells whether this is of opt-in mails, or of notices.
 func (s *subscription) isMail() bool {
 	_, is := s.key.MailList()
-	return is
+	return is || s.key.IsNotices()
 }
 
 // wants tells whether an event is sent. One without a contact is operational, or

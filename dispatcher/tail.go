@@ -34,6 +34,8 @@ type tail struct {
 	// askForMail is called with the list of each mail that is asked for, for the
 	// first one starts the runner of the list's mails.
 	askForMail func(list contact.ListKey)
+	// askForNotice is the same for the notices of a namespace.
+	askForNotice func(namespace string)
 
 	mu sync.Mutex
 	// position is up to where every runner on the tail was offered everything.
@@ -89,6 +91,8 @@ func (t *tail) offer(event *contact.Event) {
 		t.forget(event)
 	case event.Type == contact.EventOptInMail:
 		t.askForMail(event.List)
+	case event.Type == contact.EventNotice:
+		t.askForNotice(event.List.Namespace)
 	}
 	t.position = event.Position
 }

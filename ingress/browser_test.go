@@ -130,6 +130,9 @@ type photographer struct {
 	folder string
 }
 
+// shotFolder returns where pictures are written.
+func shotFolder(t *testing.T) string { return cmp.Or(os.Getenv("POSTBUS_SHOTS"), t.TempDir()) }
+
 // series photographs what a visit ends with, in each language and width, in
 // light colours and in dark ones.
 func (p photographer) series(t *testing.T, name string, visit func(language string)) {
@@ -150,7 +153,7 @@ func (p photographer) series(t *testing.T, name string, visit func(language stri
 // Every page fits into every width. People look at the pictures, in the folder
 // that POSTBUS_SHOTS names.
 func TestPhotographPages(t *testing.T) {
-	p := photographer{folder: cmp.Or(os.Getenv("POSTBUS_SHOTS"), t.TempDir()), Browser: testkit.NewBrowser(t)}
+	p := photographer{folder: shotFolder(t), Browser: testkit.NewBrowser(t)}
 	f := start(t)
 	f.withProfile(t)
 	f.configure(t, func(spec *v1alpha1.ContactListSpec) { spec.DisplayName = "Example News" })

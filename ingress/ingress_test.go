@@ -101,7 +101,7 @@ func start(t *testing.T, change ...func(*ingress.Options)) *fixture {
 	f.address = listener.Addr().String()
 	options := ingress.Options{
 		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, KeyUses: f.store,
-		Texts: f.store, LinkKey: f.store.LinkKey(), Registerer: f.registry, Now: func() time.Time { return now },
+		Texts: f.store, Callbacks: f.store, LinkKey: f.store.LinkKey(), Registerer: f.registry, Now: func() time.Time { return now },
 	}
 	for _, apply := range change {
 		apply(&options)

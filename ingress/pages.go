@@ -24,9 +24,9 @@ import (
 // has it do what the link is for.
 const tokenTemplate = "{token}"
 
-// parsePagePath splits the path of a page that recipients see.
+// parsePagePath splits the path of a page that people see.
 func parsePagePath(path string) (purpose link.Purpose, token string, ours bool) {
-	for _, purpose := range []link.Purpose{link.Confirm, link.Unsubscribe, link.Profile} {
+	for _, purpose := range []link.Purpose{link.Confirm, link.Unsubscribe, link.Profile, link.Reactivate} {
 		if token, ours := strings.CutPrefix(path, purpose.Path()); ours {
 			return purpose, token, true
 		}
@@ -118,6 +118,9 @@ func (s *server) receive(r *http.Request, v *visit) (answer pageAnswer, err erro
 		return answer, methodNotAllowed("GET, HEAD, POST")
 	}
 	purpose, token, _ := parsePagePath(r.URL.Path)
+	if purpose == link.Reactivate {
+		return s.reactivate(r, v, token)
+	}
 	opened, expired, valid := s.openLink(token, purpose, v.at)
 	if !valid {
 		return pageOf(http.StatusNotFound, recipient.PageInvalid), nil

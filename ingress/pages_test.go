@@ -101,6 +101,10 @@ var titles = map[string][2]string{
 	"later":           {"Please try again in a moment", "Bitte versuchen Sie es gleich noch einmal"},
 	"insecure":        {"This page needs a secure connection", "Diese Seite braucht eine sichere Verbindung"},
 	"error":           {"That did not work", "Das hat nicht geklappt"},
+
+	"reactivate":          {"Reactivate the callback crm?", "Callback crm wieder aktivieren?"},
+	"reactivate asked":    {"The callback is being reactivated", "Der Callback wird wieder aktiviert"},
+	"reactivate outdated": {"This link has done its work", "Dieser Link hat ausgedient"},
 }
 
 // expectPage expects an answer to be a page of this kind, in English or German.

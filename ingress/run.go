@@ -58,6 +58,9 @@ type Options struct {
 	// Texts is where the looks of lists' pages are kept; without it all have the
 	// built-in look.
 	Texts store.Texts
+	// Callbacks is where callbacks that were deactivated are looked up, and asked to
+	// be reactivated by a link; without it no such link is good.
+	Callbacks CallbackKeeper
 	// LinkKey checks the links to pages, and signs those that are handed out.
 	// Without it no link is good.
 	LinkKey link.Key

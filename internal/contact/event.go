@@ -21,6 +21,11 @@ const (
 // contacts.
 const EventNone v1alpha1.EventType = "None"
 
+// EventNotice is in the log too: an address is to be mailed that a callback was
+// deactivated. It comes behind the operational event, is an event of its own for
+// each address, and means no subscription either.
+const EventNotice v1alpha1.EventType = "Notice"
+
 // EventOptInMail is in the log beside them and means no subscription: an opt-in
 // was started, and the dispatcher mails its link.
 const EventOptInMail v1alpha1.EventType = "OptInMail"
@@ -41,7 +46,7 @@ var EventTypes = []v1alpha1.EventType{EventCreate, EventSubscribe, EventUnsubscr
 // LogTypes are all types of events that the log has. Whoever follows the log must
 // read them all, or would wait for ever behind one that is left out.
 var LogTypes = append(slices.Clone(EventTypes),
-	EventOptInMail, EventFailing, EventDeactivated, EventReactivated, EventKeyExpiring)
+	EventOptInMail, EventNotice, EventFailing, EventDeactivated, EventReactivated, EventKeyExpiring)
 
 // The sources of events, as a WebhookSubscription names them.
 const (
@@ -109,6 +114,11 @@ type Operation struct {
 	Events int64 `json:"events,omitempty"`
 	// ExpiresAt is when the key expires.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	// Recipient is the address that a notice is mailed to.
+	Recipient string `json:"recipient,omitempty"`
+	// ReactivateURL is the link that ends a deactivation. It is made when it is
+	// sent, and never stored.
+	ReactivateURL string `json:"-"`
 }
 
 // Object names the object among all of its namespace, in a form that no address

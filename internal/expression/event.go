@@ -63,6 +63,7 @@ var (
 			return replay, replay
 		}},
 		momentIfAny("expiresAt", func(o *contact.Operation) time.Time { return o.ExpiresAt }),
+		text("reactivateURL", func(o *contact.Operation) string { return o.ReactivateURL }),
 	)
 
 	contactKind = newKind("Contact",

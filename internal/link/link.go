@@ -1,7 +1,7 @@
 // Package link answers: how does a recipient prove that a link is theirs?
 //
 // A link's last part is a token: what the link may do, to which contact of
-// which list, until when, and a signature (HMAC-SHA256, RFC 2104) with the
+// which list or to which subscription, until when, and a signature (HMAC-SHA256, RFC 2104) with the
 // store's key. A token says nothing about a person but the contact's number.
 package link
 
@@ -34,6 +34,7 @@ const (
 	Confirm     Purpose = 1
 	Unsubscribe Purpose = 2
 	Profile     Purpose = 3
+	Reactivate  Purpose = 4
 )
 
 // Path returns what comes before the token in the path of such a link. It is
@@ -46,11 +47,13 @@ func (p Purpose) Path() string {
 		return "/unsubscribe/"
 	case Profile:
 		return "/profile/"
+	case Reactivate:
+		return "/reactivate/"
 	}
 	return ""
 }
 
-// Link is what a token says.
+// Link is what a token says. That of Reactivate is a Reactivation.
 type Link struct {
 	Purpose Purpose
 	// List and Contact name the contact by its number, which is never reused.

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
 )
@@ -37,6 +38,16 @@ const (
 	PageProfile PageKind = "profile"
 	// PageSaved says that the fields are stored.
 	PageSaved PageKind = "saved"
+	// PageReactivate tells whoever looks after a callback that it was deactivated,
+	// and asks whether to reactivate it.
+	PageReactivate PageKind = "reactivate"
+	// PageReactivateAsked says that the dispatcher was asked to.
+	PageReactivateAsked PageKind = "reactivate-asked"
+	// PageReactivateOutdated: the callback is not deactivated any more, or again, or
+	// not there any more.
+	PageReactivateOutdated PageKind = "reactivate-outdated"
+	// PageReactivateExpired: the link to reactivate came too late.
+	PageReactivateExpired PageKind = "reactivate-expired"
 	// PageLater asks to try again: contacts can't be stored at the moment.
 	PageLater PageKind = "later"
 	// PageInsecure: the page was asked for without HTTPS.
@@ -57,7 +68,28 @@ type Page struct {
 	Email string
 	// Fields are those of the form on PageProfile.
 	Fields []Field
+	// Callback is what the pages are about that reactivate; nil on others.
+	Callback *Callback
 }
+
+// Callback is a subscription's callback that was deactivated.
+type Callback struct {
+	// Namespace and Name are the WebhookSubscription's.
+	Namespace, Name string
+	// DeactivatedAt is when that was. What follows is known on PageReactivate alone.
+	DeactivatedAt time.Time
+	// FailingSince is when calls began to fail, Answer what came of the last one, and
+	// KeptUntil until when events are kept.
+	FailingSince, KeptUntil time.Time
+	Answer                  string
+	// Kept and Lost are how many events are kept and lost so far.
+	Kept, Lost int64
+	// Replay, on PageReactivateAsked: the events that were kept are sent.
+	Replay bool
+}
+
+// Moment writes a time for people.
+func (Callback) Moment(at time.Time) string { return at.UTC().Format("2006-01-02 15:04 UTC") }
 
 // Reasons returns what people can choose on PageUnsubscribe.
 func (p Page) Reasons() []Option { return reasons[p.Language] }

@@ -18,6 +18,7 @@ var languages = []v1alpha1.Language{v1alpha1.LanguageEnglish, v1alpha1.LanguageG
 var kinds = []recipient.PageKind{
 	recipient.PageConfirm, recipient.PageConfirmed, recipient.PageUsed, recipient.PageConfirmExpired, recipient.PageExpired,
 	recipient.PageInvalid, recipient.PageGone, recipient.PageUnsubscribe, recipient.PageUnsubscribed, recipient.PageProfile,
+	recipient.PageReactivate, recipient.PageReactivateAsked, recipient.PageReactivateOutdated, recipient.PageReactivateExpired,
 	recipient.PageSaved, recipient.PageLater, recipient.PageInsecure, recipient.PageError,
 }
 
@@ -42,6 +43,7 @@ const hostile = `<script>alert("x")</script>`
 func page(t *testing.T, kind recipient.PageKind, language v1alpha1.Language) recipient.Page {
 	t.Helper()
 	p := recipient.Page{Kind: kind, Language: language, List: "News" + hostile, ProfileURL: "../profile/token", Email: hostile + "@example.com"}
+	p.Callback = &recipient.Callback{Namespace: hostile, Name: hostile, Answer: hostile}
 	names := standard
 	for _, field := range declared {
 		names = append(names, field.Name)

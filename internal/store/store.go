@@ -66,7 +66,7 @@ type Store interface {
 	// Identity returns a random name that the store got when it was made and
 	// keeps for ever.
 	Identity() string
-	// LinkKey returns what the links to recipients are signed with. The store
+	// LinkKey returns what the links in mails are signed with. The store
 	// made it when it was made itself, and keeps it for ever.
 	LinkKey() link.Key
 	// Close ends all work and frees the store for another process.
@@ -271,6 +271,19 @@ func (k SubscriptionKey) MailList() (list contact.ListKey, isMail bool) {
 	name, isMail := strings.CutPrefix(k.Name, mailPrefix)
 	return contact.ListKey{Namespace: k.Namespace, Name: name}, isMail
 }
+
+// NoticeKey names the delivery row of a namespace's notices, see
+// contact.EventNotice. No WebhookSubscription has such a name. The store opens the
+// row itself, with the first notice.
+func NoticeKey(namespace string) SubscriptionKey {
+	return SubscriptionKey{Namespace: namespace, Name: noticeName}
+}
+
+// noticeName is no name of an object.
+const noticeName = "notices/"
+
+// IsNotices tells whether the key names the notices of its namespace.
+func (k SubscriptionKey) IsNotices() bool { return k.Name == noticeName }
 
 // KeyName names an ApiKey of any namespace.
 type KeyName struct {

@@ -52,10 +52,15 @@ func (tx *transaction) appendEvent(event *contact.Event) error {
 	return nil
 }
 
-// appendOperation writes an operational event at the end of the log. The caller
-// keeps its own, and may write that again.
+// appendOperation writes an operational event, or a notice, at the end of the log.
+// The caller keeps its own, and may write that again.
 func (tx *transaction) appendOperation(event contact.Event) error {
 	event.Address = event.Operation.Object()
+	if event.Type == contact.EventNotice {
+		if err := tx.openDelivery(store.NoticeKey(event.List.Namespace), tx.head); err != nil {
+			return err
+		}
+	}
 	return tx.appendEvent(&event)
 }
 

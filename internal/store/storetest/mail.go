@@ -118,6 +118,37 @@ func testMailDelivery(t *testing.T, s store.Store) {
 	g.Expect(s.ScrubForgotten(t.Context())).To(Equal(1))
 }
 
+func testNoticeDelivery(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	key := store.NoticeKey("marketing")
+	g.Expect(key.IsNotices()).To(BeTrue())
+	g.Expect(crm.IsNotices()).To(BeFalse())
+	_, isMail := key.MailList()
+	g.Expect(isMail).To(BeFalse())
+	deactivated, notice := failing(), failing()
+	deactivated.Type, notice.Type, notice.Operation.Recipient = contact.EventDeactivated, contact.EventNotice, "ops@example.com"
+	row := store.Delivery{Key: crm, Token: open(t, s, crm)}
+	checkpoint(t, s, store.Progress{Delivery: row, Raised: []contact.Event{deactivated}})
+	_, err := s.LoadDelivery(t.Context(), key)
+	g.Expect(err).To(MatchError(store.ErrNotFound), "nobody is to be told")
+
+	checkpoint(t, s, store.Progress{Delivery: row, Raised: []contact.Event{deactivated, notice, notice}})
+	opened, err := s.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(opened.Cursor).To(Equal(int64(2)), "the notice is behind it")
+	found := mustRead(t, s, store.Query{Filter: store.Filter{Namespace: "marketing", Types: []v1alpha1.EventType{contact.EventNotice}}})
+	g.Expect(positions(found)).To(Equal([]int64{3, 4}))
+	g.Expect(found[0].Operation).To(Equal(notice.Operation))
+	g.Expect(s.DeliveriesSince(t.Context(), 0)).To(ConsistOf(HaveField("Key", crm)))
+	all := store.Filter{Operations: []v1alpha1.OperationalEvent{v1alpha1.OperationalDeactivated}}
+	g.Expect(positions(mustRead(t, s, store.Query{Filter: all}))).To(Equal([]int64{1, 2}), "no subscription gets it")
+
+	opened.Cursor = 4
+	checkpoint(t, s, store.Progress{Delivery: opened})
+	checkpoint(t, s, store.Progress{Delivery: row, Raised: []contact.Event{notice}})
+	g.Expect(s.LoadDelivery(t.Context(), key)).To(HaveField("Cursor", int64(4)))
+}
+
 func testTexts(t *testing.T, s store.Store) {
 	g := NewWithT(t)
 	g.Expect(s.LoadTexts(t.Context(), list)).To(Equal(store.ListTexts{}))

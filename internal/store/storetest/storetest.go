@@ -54,6 +54,7 @@ func Run(t *testing.T, engine Engine) {
 		"a contact is found and changed by its number":   testContactByID,
 		"a started opt-in puts a mail into the log":      testOptInMail,
 		"the first mail of a list opens their delivery":  testMailDelivery,
+		"the first notice opens their delivery":          testNoticeDelivery,
 		"the texts of a list are kept":                   testTexts,
 	} {
 		t.Run(name, func(t *testing.T) {
