@@ -24,6 +24,9 @@ RECEIVER_ADDRESS ?= 127.0.0.1:9000
 MAIL_ADDRESS ?= 127.0.0.1:2525
 METRICS_ADDRESS ?= 127.0.0.1:8081
 
+# How many rounds a benchmark has; odd, as it tells their median.
+ROUNDS ?= 7
+
 # make run KUBECONFIG=FILE, or USE_EXISTING_CLUSTER=true with KUBECONFIG in the
 # environment, use a cluster that runs already. A KUBECONFIG that just happens
 # to be in the environment does not: make run would change that cluster.
@@ -70,6 +73,10 @@ test: $(needed) ## All tests, with a real API server and the race detector (ARGS
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 	@hack/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench-neighbours
+bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one beside them (ROUNDS=7)
+	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
 
 .PHONY: verify
 verify: ## Generated files, format, lint, modules, vulnerabilities and docs; the tree must stay as it is

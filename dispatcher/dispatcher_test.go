@@ -52,7 +52,7 @@ var toReceivers = guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePr
 
 // rig is a store, a namespace and a receiver that a dispatcher works with.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	namespace string
 	store     *sqlite.Store
 	receiver  *testkit.Receiver
@@ -61,7 +61,7 @@ type rig struct {
 	options   Options // beside the usual ones
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	opened, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "postbus.db"))
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
