@@ -74,7 +74,8 @@ func operationContents(event *contact.Event) operationBody {
 
 // reactivationLinks makes links that reactivate.
 type reactivationLinks struct {
-	key link.Key
+	// store has the key that links are signed with.
+	store interface{ LinkKey() link.Key }
 	// base is what links begin with; nil when that is not known.
 	base *url.URL
 }
@@ -86,7 +87,7 @@ func (l reactivationLinks) to(event *contact.Event) *contact.Event {
 		return event
 	}
 	linked, operation := *event, *event.Operation
-	operation.ReactivateURL = l.key.ReactivationURL(l.base, reactivationOf(event))
+	operation.ReactivateURL = l.store.LinkKey().ReactivationURL(l.base, reactivationOf(event))
 	linked.Operation = &operation
 	return &linked
 }
