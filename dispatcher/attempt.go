@@ -66,11 +66,11 @@ func newCaller(options *Options, lists *listBook) *caller {
 
 // attempt implements deliverer. The error never shows the URL, whose path may
 // hold a secret.
-func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
-	if err := s.chosen.check(e.event); err != nil && !e.test {
+func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
+	if err := s.chosen.check(made.event); err != nil && !made.test {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}, err
 	}
-	carried, err := s.format.render(c.links.to(e.event), c.lists.of(e.event.List))
+	carried, err := s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
 	if err != nil {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
 	}
@@ -97,29 +97,34 @@ func (c *caller) attempt(ctx context.Context, s *subscription, e *openEvent) (ou
 		return outcome{verdict: failed, reason: v1alpha1.FailureNetwork}, errors.New("the URL can't be called")
 	}
 	request.Header = header // what follows comes after, so that nothing stands in its place
-	timestamp, signed := signing.Sign(e.event.ID, c.clock.Now(), carried.body)
-	for name, value := range carried.header {
-		request.Header.Set(name, value)
-	}
-	if carried.contentType != "" {
-		request.Header.Set("Content-Type", carried.contentType)
-	}
-	request.Header.Set("User-Agent", c.userAgent)
-	request.Header.Set(signature.HeaderID, e.event.ID)
+	c.setHeaders(request.Header, made, carried)
+	timestamp, signed := signing.Sign(made.event.ID, c.clock.Now(), carried.body)
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)
-	request.Header.Set(headerAttempt, strconv.Itoa(e.attempts+1))
-	if e.replayed {
-		request.Header.Set(headerReplay, "true")
+	return c.authorized(client, s, request)
+}
+
+// setHeaders sets the headers of ours, but for the signature.
+func (c *caller) setHeaders(header http.Header, made call, carried payload) {
+	for name, value := range carried.header {
+		header.Set(name, value)
 	}
-	if e.test {
-		request.Header.Set(headerTest, "true")
+	if carried.contentType != "" {
+		header.Set("Content-Type", carried.contentType)
 	}
-	request.Header.Set(guard.HeaderHops, strconv.Itoa(e.event.Hops+1))
+	header.Set("User-Agent", c.userAgent)
+	header.Set(signature.HeaderID, made.event.ID)
+	header.Set(headerAttempt, strconv.Itoa(made.number))
+	if made.replayed {
+		header.Set(headerReplay, "true")
+	}
+	if made.test {
+		header.Set(headerTest, "true")
+	}
+	header.Set(guard.HeaderHops, strconv.Itoa(made.event.Hops+1))
 	// Not sent: it lets the transport make the call once more where a connection
 	// was closed while it was idle, which says nothing about the callback.
-	request.Header["Idempotency-Key"] = nil
-	return c.authorized(client, s, request)
+	header["Idempotency-Key"] = nil
 }
 
 // ofSecret is the outcome of an attempt whose secret can't be read.

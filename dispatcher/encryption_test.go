@@ -158,7 +158,7 @@ func TestJWEKeyProblems(t *testing.T) {
 			url: receiver.URL(), method: http.MethodPost, timeout: time.Second,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionJWE, encryptionKey: place,
-		}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureEncryption}))
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), Not(ContainSubstring(key)))))
 	}

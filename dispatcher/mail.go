@@ -71,9 +71,9 @@ func newMailer(options *Options, connections chan struct{}) *mailer {
 }
 
 // attempt implements deliverer.
-func (m *mailer) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
-	o, err := m.try(ctx, s.timeout, e.event)
-	return untilExpired(o, m.clock.Since(e.event.Time)), err
+func (m *mailer) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
+	o, err := m.try(ctx, s.timeout, made.event)
+	return untilExpired(o, m.clock.Since(made.event.Time)), err
 }
 
 // close implements deliverer.

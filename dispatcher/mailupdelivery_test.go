@@ -166,7 +166,7 @@ func TestEncryptionKeyProblems(t *testing.T) {
 			url: receiver.URL(), method: http.MethodPost, timeout: time.Second,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionRC4, encryptionKey: place,
-		}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureEncryption}))
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), ContainSubstring(signing.Namespace+"/"+place.name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(encryptionKeyText))

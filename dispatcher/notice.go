@@ -55,9 +55,9 @@ func newNoticer(options *Options, connections chan struct{}) *noticer {
 }
 
 // attempt implements deliverer.
-func (n *noticer) attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error) {
-	o, err := n.try(ctx, s.timeout, e.event)
-	return untilExpired(o, n.clock.Since(e.event.Time)), err
+func (n *noticer) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
+	o, err := n.try(ctx, s.timeout, made.event)
+	return untilExpired(o, n.clock.Since(made.event.Time)), err
 }
 
 // close implements deliverer.

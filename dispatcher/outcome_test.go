@@ -39,7 +39,7 @@ func attemptAt(t *testing.T, c *caller, secret *corev1.Secret, url string, timeo
 		key: store.SubscriptionKey{Namespace: secret.Namespace, Name: "crm"}, format: standard{},
 		url: url + "/" + token, method: http.MethodPost, timeout: timeout,
 		signingSecret: secretPlace{name: secret.Name, key: signature.SecretKey, version: secret.ResourceVersion},
-	}, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+	}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 	NewWithT(t).Expect(fmt.Sprint(cause)).NotTo(ContainSubstring(token), "it goes to the log")
 	return o
 }
@@ -306,7 +306,7 @@ func TestSigningSecretProblems(t *testing.T) {
 			url: "http://127.0.0.1:1/", method: http.MethodPost, timeout: time.Second,
 			signingSecret: secretPlace{name: name, key: signature.SecretKey},
 		}
-		e := &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
+		e := call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
 		o, err := c.attempt(t.Context(), s, e)
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureSigning}), name)
 		g.Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("%s/%s", namespace, name))))

@@ -105,9 +105,9 @@ func (a *recentAttempts) putBack(logs []store.AttemptLog) {
 }
 
 // attemptOf is what people are told of an attempt.
-func attemptOf(e *openEvent, o outcome, began, ended time.Time) store.Attempt {
+func attemptOf(made call, o outcome, began, ended time.Time) store.Attempt {
 	return store.Attempt{
-		Time: began.UTC().Truncate(time.Microsecond), EventID: e.event.ID, EventType: e.event.Type, Number: e.attempts + 1,
-		Outcome: o.label(), HTTPStatus: o.status, Duration: ended.Sub(began), Replay: e.replayed, Test: e.test,
+		Time: began.UTC().Truncate(time.Microsecond), EventID: made.event.ID, EventType: made.event.Type, Number: made.number,
+		Outcome: o.label(), HTTPStatus: o.status, Duration: ended.Sub(began), Replay: made.replayed, Test: made.test,
 	}
 }

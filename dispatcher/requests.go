@@ -154,19 +154,15 @@ func (r *runner) test(ctx context.Context, request store.Request) {
 	r.mu.Unlock()
 	r.attempts.Go(func() {
 		began := r.clock.Now()
-		e := &openEvent{event: testEvent(s, began), test: true}
-		o, cause := r.deliverer.attempt(ctx, s, e)
-		ended := r.clock.Now()
-		r.tellOf(e, o, began, ended)
-		r.logger.V(1).Info("test", "outcome", o.label(), "status", o.status, "cause", cause)
+		made := r.attempt(ctx, s, call{event: testEvent(s, began), number: 1, test: true})
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.testing = ""
-		if o.verdict == aborted || r.requests[request.Type] != request {
+		if made.verdict == aborted || r.requests[request.Type] != request {
 			return
 		}
-		result, message := describeTest(o, ended.Sub(began))
-		r.ledger.answer(request, ended, result, message)
+		result, message := describeTest(made.outcome, made.ended.Sub(began))
+		r.ledger.answer(request, made.ended, result, message)
 		r.finish(request)
 	})
 }

@@ -27,7 +27,7 @@ const (
 type deliverer interface {
 	// attempt tries once to deliver an event. The error is for the log: it says
 	// more than the outcome where that is no success, and nothing of the person.
-	attempt(ctx context.Context, s *subscription, e *openEvent) (outcome, error)
+	attempt(ctx context.Context, s *subscription, made call) (outcome, error)
 	// close frees what is kept between attempts, once the last has ended.
 	close()
 }
@@ -36,6 +36,17 @@ type deliverer interface {
 type asideReader interface {
 	// SetAsideEvents returns positions of set-aside events behind this one.
 	SetAsideEvents(ctx context.Context, key store.SubscriptionKey, after int64, limit int) ([]int64, error)
+}
+
+// call is an attempt that is to be made. It stays as it is, whatever becomes of the
+// event meanwhile.
+type call struct {
+	event *contact.Event
+	// number is 1 for an event's first attempt.
+	number int
+	// replayed: a replay asks for it. test: the event is none of the log, but made
+	// to try the callback.
+	replayed, test bool
 }
 
 // runner delivers the events of one subscription, or opt-in mails. Its loop starts attempts, and
@@ -260,8 +271,8 @@ func (r *runner) start(ctx context.Context) time.Time {
 			break
 		}
 		r.pace.begin(now)
-		s := r.sub
-		r.attempts.Go(func() { r.attempt(ctx, s, e) })
+		s, made := r.sub, call{event: e.event, number: e.attempts + 1, replayed: e.replayed}
+		r.attempts.Go(func() { r.settle(e, r.attempt(ctx, s, made)) })
 	}
 	var next time.Time
 	if !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
@@ -275,43 +286,43 @@ func (r *runner) start(ctx context.Context) time.Time {
 	return next
 }
 
-// attempt tries once to deliver an event, and settles it.
-func (r *runner) attempt(ctx context.Context, s *subscription, e *openEvent) {
-	began := r.clock.Now()
-	o, cause := r.deliverer.attempt(ctx, s, e)
-	ended := r.clock.Now()
-	r.observe(o, ended.Sub(began), ended.Sub(e.event.Time))
-	r.logger.V(1).Info("attempt", "event", e.event.ID, "type", e.event.Type, "attempt", e.attempts+1,
-		"outcome", o.label(), "status", o.status, "cause", cause, "duration", ended.Sub(began).String())
-	if o.verdict == givenUp && o.reason != mailObsolete {
-		r.logger.Info("event is given up", "event", e.event.ID, "list", e.event.List.Namespace+"/"+e.event.List.Name,
-			"contact", e.event.Contact.ID, "outcome", o.label(), "status", o.status, "cause", cause)
-	}
-	r.tellOf(e, o, began, ended)
-	r.settle(e, o, ended)
-	if r.checkpoint != nil && o.verdict == delivered {
-		r.checkpoint()
-	}
+// attempted is how an attempt ended, and when.
+type attempted struct {
+	outcome
+	ended time.Time
 }
 
-// tellOf tells people of an attempt that has not been settled yet.
-func (r *runner) tellOf(e *openEvent, o outcome, began, ended time.Time) {
-	if r.tell == nil {
-		return
+// attempt tries once to deliver an event, and tells of it.
+func (r *runner) attempt(ctx context.Context, s *subscription, made call) attempted {
+	began := r.clock.Now()
+	o, cause := r.deliverer.attempt(ctx, s, made)
+	ended := r.clock.Now()
+	event := made.event
+	r.logger.V(1).Info("attempt", "event", event.ID, "type", event.Type, "attempt", made.number, "test", made.test,
+		"outcome", o.label(), "status", o.status, "cause", cause, "duration", ended.Sub(began).String())
+	if o.verdict == givenUp && o.reason != mailObsolete {
+		r.logger.Info("event is given up", "event", event.ID, "list", event.List.Namespace+"/"+event.List.Name,
+			"contact", event.Contact.ID, "outcome", o.label(), "status", o.status, "cause", cause)
 	}
-	r.mu.Lock()
-	attempt := attemptOf(e, o, began, ended)
-	r.mu.Unlock()
-	r.tell(attempt)
+	if r.tell != nil {
+		r.tell(attemptOf(made, o, began, ended))
+	}
+	if !made.test {
+		r.observe(o, ended.Sub(began), ended.Sub(event.Time))
+	}
+	return attempted{outcome: o, ended: ended}
 }
 
 // settle notes how an attempt ended.
-func (r *runner) settle(e *openEvent, o outcome, ended time.Time) {
+func (r *runner) settle(e *openEvent, made attempted) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ledger.settle(e, o, ended, &r.sub.rules)
-	r.dirty = r.dirty || o.verdict != aborted
+	r.ledger.settle(e, made.outcome, made.ended, &r.sub.rules)
+	r.dirty = r.dirty || made.verdict != aborted
 	r.rouse()
+	r.mu.Unlock()
+	if r.checkpoint != nil && made.verdict == delivered {
+		r.checkpoint()
+	}
 }
 
 // snapshot returns what to write to the store, if anything. position is the

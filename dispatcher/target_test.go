@@ -120,7 +120,7 @@ func TestHeadersOfOursStand(t *testing.T) {
 		s.headers = append(s.headers, header{name: name, value: "forged"})
 	}
 	o, err := newTestCaller(t, Options{Secrets: plane.Client, Guard: toReceivers, Version: "test"}).attempt(t.Context(), s,
-		&openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(o.verdict).To(Equal(delivered))
 	for _, name := range ours {
@@ -156,7 +156,7 @@ func TestSecretsOfTheCallbackThatCantBeRead(t *testing.T) {
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 		}
 		edit(s)
-		o, err := c.attempt(t.Context(), s, &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		o, err := c.attempt(t.Context(), s, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureSecret}), why)
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), Not(ContainSubstring(secretValue)))))
 	}

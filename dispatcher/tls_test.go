@@ -136,8 +136,8 @@ func callerOf(t *testing.T, options Options, url string, secrets map[string]map[
 	}
 }
 
-func anEvent() *openEvent {
-	return &openEvent{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
+func aCall() call {
+	return call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
 }
 
 func TestWhomTLSTrusts(t *testing.T) {
@@ -171,7 +171,7 @@ func TestWhomTLSTrusts(t *testing.T) {
 			receiver := newMutual(t, row.shows, ours)
 			c, s := callerOf(t, Options{Guard: toReceivers, RootCAs: usual.Pool()}, receiver.url, secrets)
 			s.tls = row.places
-			o, err := c.attempt(t.Context(), s, anEvent())
+			o, err := c.attempt(t.Context(), s, aCall())
 			g.Expect(o).To(Equal(row.want), "%v", err)
 			if err != nil {
 				g.Expect(err.Error()).NotTo(ContainSubstring(secretValue))
