@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -103,6 +104,7 @@ func newLeakScene(t *testing.T) *leakScene {
 			"the mail server's password":    `p+ss w/"rd%&äöü`,
 		},
 	}
+	maps.Copy(s.secrets, callbackSecrets())
 	s.mailServer = newGossip(t, s.secrets["the mail server's password"])
 	credentials := t.TempDir()
 	g.Expect(os.WriteFile(filepath.Join(credentials, "username"), []byte("postbus"), 0o600)).To(Succeed())
@@ -118,7 +120,7 @@ func newLeakScene(t *testing.T) *leakScene {
 	slow.Spec.Scopes = []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsRead}
 	form := testkit.ApiKey(s.namespace, "form", "newsletter")
 	form.Spec.Scopes = append(form.Spec.Scopes, v1alpha1.ScopeContactsRead, v1alpha1.ScopeContactsImport, v1alpha1.ScopeContactsRemove)
-	s.receiver.AnswerWith(echo)
+	s.receiver.AnswerWith(s.echo)
 	token := "/hook?token=" + s.secrets["the callback's token"]
 	objects := []client.Object{
 		s.secret("form", apikey.SecretKey, "the key"), s.secret("slow", apikey.SecretKey, "a rotated key"),
@@ -143,19 +145,13 @@ func newLeakScene(t *testing.T) *leakScene {
 		s.sealed("sealed", "jwe"),
 		s.sealed("bad-sealed", "bad-jwe"),
 	}
-	for _, object := range objects {
+	for _, object := range append(objects, s.callbackObjects()...) {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
 		if _, isSecret := object.(*corev1.Secret); !isSecret {
 			dropFinalizers(t, object)
 		}
 	}
 	return s
-}
-
-// echo fails, and repeats all that it was told, as debugging servers do.
-func echo(w http.ResponseWriter, r *http.Request) {
-	w.WriteHeader(http.StatusInternalServerError)
-	_, _ = fmt.Fprintln(w, r.URL, r.Header)
 }
 
 func (s *leakScene) secret(name, key, value string) client.Object {
