@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"io"
 	"net"
 	"net/http"
@@ -134,6 +135,20 @@ func (i *installation) waitUntilReady() {
 	i.t.Helper()
 	NewWithT(i.t).Eventually(func() int { return get(i.t, "http://"+i.ingress+"/readyz") }, patience, 50*time.Millisecond).
 		Should(Equal(http.StatusOK))
+}
+
+// hasSent tells whether the store knows that all mails of a row have left: what a
+// process that is killed before that would send twice.
+func (i *installation) hasSent(row string) bool {
+	i.t.Helper()
+	g := NewWithT(i.t)
+	db, err := sql.Open("sqlite", "file:"+i.store+"?mode=ro")
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(db.Close()).To(Succeed()) }()
+	var sent int
+	g.Expect(db.QueryRowContext(i.t.Context(), `SELECT count(*) FROM deliveries WHERE name = ?
+		AND json_array_length(open) = 0 AND health ->> '$.lastSuccess' IS NOT NULL`, row).Scan(&sent)).To(Succeed())
+	return sent == 1
 }
 
 // get returns the status of an answer, 0 when there is none.

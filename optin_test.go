@@ -41,6 +41,7 @@ func TestOptInFromFormToCallback(t *testing.T) {
 		"key": {objects.key}, "email": {"ada@example.com"}, "doi": {"true"}, "standard_FIRSTNAME": {"Ada"}, "standard_LOCALE": {"de"},
 	})).To(ContainSubstring(`"doi":{"started":true}`))
 	g.Eventually(mails.Count, patience).Should(Equal(1))
+	g.Eventually(func() bool { return i.hasSent("mail/newsletter") }, patience).Should(BeTrue())
 	process.signal(syscall.SIGKILL)
 	i.start()
 

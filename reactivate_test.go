@@ -44,6 +44,7 @@ func TestReactivatedFromAMail(t *testing.T) {
 	objects.waitUntilReady(t)
 	g.Expect(post(t, i.ingress, objects.key, "ada@example.com")).To(BeTrue())
 	g.Eventually(mails.Count, patience).Should(Equal(1))
+	g.Eventually(func() bool { return i.hasSent("notices/") }, patience).Should(BeTrue())
 	process.signal(syscall.SIGKILL)
 	i.start()
 	g.Expect(post(t, i.ingress, objects.key, "grace@example.com")).To(BeTrue())

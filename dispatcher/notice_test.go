@@ -122,7 +122,8 @@ func TestNoticesThatWait(t *testing.T) {
 			attempts := r.mailsBy("ConnectionRefused")
 			g.Eventually(func() int { fake.Step(time.Second); return attempts() }, patience).Should(BeNumerically(">", 0))
 			row.meanwhile(r, crm, fake)
-			g.Eventually(r.notices, patience).Should(HaveField("Open", ConsistOf(HaveField("Attempts", BeNumerically(">", 0)))))
+			g.Eventually(func() store.Delivery { fake.Step(time.Second); return r.notices() }, patience).
+				Should(HaveField("Open", ConsistOf(HaveField("Attempts", BeNumerically(">", 0)))))
 			stop()
 			server.Start()
 			r.run()

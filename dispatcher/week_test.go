@@ -272,15 +272,14 @@ func TestWeek(t *testing.T) {
 // TestWeekOfDeaths lives the week once for each checkpoint that it writes, with a
 // process that is killed right after that.
 func TestWeekOfDeaths(t *testing.T) {
-	for checkpoints, done := 1, false; !done; checkpoints++ {
-		t.Run(fmt.Sprintf("killed after checkpoint %d", checkpoints), func(t *testing.T) {
-			w := newWeek(t, checkpoints, nil)
-			w.live(true)
-			done = w.fuse != nil // it outlived the week
-			w.stop()
-		})
-		if t.Failed() {
-			return
+	for name, replay := range map[string]bool{"with the buffer": true, "without it": false} {
+		for checkpoints, done := 1, false; !done && !t.Failed(); checkpoints++ {
+			t.Run(fmt.Sprintf("%s, killed after checkpoint %d", name, checkpoints), func(t *testing.T) {
+				w := newWeek(t, checkpoints, nil)
+				w.live(replay)
+				done = w.fuse != nil // it outlived the week
+				w.stop()
+			})
 		}
 	}
 }
