@@ -104,8 +104,19 @@ func start(t *testing.T, arguments ...string) *child {
 		c.err = c.cmd.Wait()
 		close(c.exited)
 	}()
-	t.Cleanup(func() { c.signal(syscall.SIGKILL) })
+	t.Cleanup(c.end)
 	return c
+}
+
+// end ends a process that still runs. It is let go in order, so that the next test
+// does not have to wait until the lease of a dead one has run out.
+func (c *child) end() {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case <-c.exited:
+	case <-time.After(patience):
+		c.signal(syscall.SIGKILL)
+	}
 }
 
 // signal sends a signal and returns when the process has ended.

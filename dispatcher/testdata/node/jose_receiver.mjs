@@ -8,8 +8,11 @@
 // the key that is new in each call, and the text that was encrypted. A call that
 // can't be decrypted is answered with 400.
 
+import { webcrypto } from "node:crypto";
 import { createServer } from "node:http";
 import { compactDecrypt, importJWK } from "jose";
+
+globalThis.crypto ??= webcrypto; // which jose needs, and Node.js 18 hides
 
 const jwk = JSON.parse(process.argv[2]);
 const algorithm = jwk.kty === "oct" ? "dir" : "ECDH-ES+A256KW";
