@@ -46,7 +46,7 @@ func newDesk(t *testing.T) *desk {
 	d.objects.subscription.Spec.Retry.Intervals = []metav1.Duration{{Duration: time.Second}}
 	d.Expect(plane.Client.Patch(t.Context(), d.objects.subscription, patch)).To(Succeed())
 	d.installation.start()
-	d.objects.waitUntilReady(t)
+	d.objects.waitUntilReady(t, d.installation)
 	return d
 }
 

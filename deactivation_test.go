@@ -82,7 +82,7 @@ func TestDeactivatedAndReactivated(t *testing.T) {
 		crm.Spec.RateLimit.MaxInFlight = 2
 	})
 	process := i.start()
-	objects.waitUntilReady(t)
+	objects.waitUntilReady(t, i)
 	again := func() {
 		process.signal(syscall.SIGKILL)
 		process = i.start()

@@ -38,7 +38,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	receiver := testkit.NewReceiver(t)
 	objects := declare(t, receiver.URL())
 	process := i.start()
-	objects.waitUntilReady(t)
+	objects.waitUntilReady(t, i)
 
 	var accepted sync.Map // address to true
 	var done atomic.Int64
@@ -129,8 +129,8 @@ func dropFinalizers(t *testing.T, objects ...client.Object) {
 	})
 }
 
-// waitUntilReady waits for the controller.
-func (d declared) waitUntilReady(t *testing.T) {
+// waitUntilReady waits for the controller, and until ingress has seen the key.
+func (d declared) waitUntilReady(t *testing.T, i *installation) {
 	t.Helper()
 	g := NewWithT(t)
 	conditions := func() []metav1.Condition {
@@ -147,6 +147,8 @@ func (d declared) waitUntilReady(t *testing.T) {
 		}
 		return ready == 2
 	}))
+	g.Eventually(func() string { return postForm(t, i.ingress, url.Values{"key": {d.key}}) }, patience).
+		Should(And(ContainSubstring(`"error"`), Not(ContainSubstring("KeyUnknown"))))
 }
 
 // forms keeps a connection for each caller.

@@ -35,7 +35,7 @@ func TestOptInFromFormToCallback(t *testing.T) {
 	objects := declare(t, callback.URL())
 	objects.onlyByRecipients(t)
 	process := i.start()
-	objects.waitUntilReady(t)
+	objects.waitUntilReady(t, i)
 
 	g.Expect(postForm(t, i.ingress, url.Values{
 		"key": {objects.key}, "email": {"ada@example.com"}, "doi": {"true"}, "standard_FIRSTNAME": {"Ada"}, "standard_LOCALE": {"de"},

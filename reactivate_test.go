@@ -41,7 +41,7 @@ func TestReactivatedFromAMail(t *testing.T) {
 		objects.subscription.Spec.Notify.Emails = []string{"ops@example.com"}
 	})
 	process := i.start()
-	objects.waitUntilReady(t)
+	objects.waitUntilReady(t, i)
 	g.Expect(post(t, i.ingress, objects.key, "ada@example.com")).To(BeTrue())
 	g.Eventually(mails.Count, patience).Should(Equal(1))
 	g.Eventually(func() bool { return i.hasSent("notices/") }, patience).Should(BeTrue())

@@ -66,7 +66,7 @@ func TestKilledProcessRotatesSigningOnce(t *testing.T) {
 	receiver := testkit.NewReceiver(t)
 	objects := declare(t, receiver.URL())
 	process := i.start()
-	objects.waitUntilReady(t)
+	objects.waitUntilReady(t, i)
 	subscription := objects.subscription
 	r := rotating{
 		object: subscription, annotation: v1alpha1.RotateSigningAnnotation,
