@@ -49,6 +49,7 @@ type installation struct {
 	kubeconfig       string
 	store            string
 	ingress, metrics string
+	leases           string   // where its controller's Lease is; none waits for that of another, which was killed
 	flags            []string // beside the usual ones
 }
 
@@ -58,6 +59,7 @@ func newInstallation(t *testing.T) *installation {
 	return &installation{
 		t: t, kubeconfig: writeKubeconfig(t, folder), store: filepath.Join(folder, "postbus.db"),
 		ingress: freeAddress(t), metrics: freeAddress(t),
+		leases: plane.Namespace(t),
 	}
 }
 
@@ -97,7 +99,7 @@ type child struct {
 func start(t *testing.T, arguments ...string) *child {
 	t.Helper()
 	c := &child{t: t, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], arguments...), exited: make(chan struct{})}
-	c.cmd.Env = append(os.Environ(), asPostbus+"=1")
+	c.cmd.Env = append(os.Environ(), asPostbus+"=1", "GORACE=atexit_sleep_ms=0") // by default, the race detector takes a second more to end
 	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
 	NewWithT(t).Expect(c.cmd.Start()).To(Succeed())
 	go func() {
@@ -108,8 +110,7 @@ func start(t *testing.T, arguments ...string) *child {
 	return c
 }
 
-// end ends a process that still runs. It is let go in order, so that the next test
-// does not have to wait until the lease of a dead one has run out.
+// end ends a process that still runs, in order.
 func (c *child) end() {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	select {
@@ -127,7 +128,7 @@ func (c *child) signal(signal syscall.Signal) {
 
 func (i *installation) arguments(more ...string) []string {
 	return append([]string{
-		"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store,
+		"standalone", "--kubeconfig=" + i.kubeconfig, "--store=" + i.store, "--lease-namespace=" + i.leases,
 		"--ingress-address=" + i.ingress, "--metrics-address=" + i.metrics, "--allow-plain-http",
 		"--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8", // where receivers of tests are
 	}, append(i.flags, more...)...)

@@ -116,6 +116,9 @@ func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha
 			event: &events[i], attempts: state.Attempts, retries: state.Retries, firstAttempt: state.FirstAttempt,
 			dueAt: state.NextAttempt, waitEnds: state.WaitEnds, replayed: state.Replayed,
 		}
+		if e.replayed && e.attempts == 0 {
+			e.dueAt = l.life.Replay.StartedAt
+		}
 		l.add(e)
 		l.awaitReplay(e)
 	}

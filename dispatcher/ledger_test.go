@@ -138,6 +138,43 @@ func TestLedgerComesBackFromTheStore(t *testing.T) {
 	g.Expect(positions(sendAll(pruned, start))).To(Equal([]int64{2, 3}), "an event that is gone holds up nothing")
 }
 
+// TestRestartedReplayKeepsItsOrder has the process die when a replay has taken a
+// part of what was buffered, after events that had failed before.
+func TestRestartedReplayKeepsItsOrder(t *testing.T) {
+	g := NewWithT(t)
+	once := &rules{intervals: intervals[:1], deactivation: v1alpha1.DeactivateOnUnreachable, window: time.Hour, replayGap: time.Nanosecond, maxReplayed: 9}
+	var events []contact.Event
+	for position := range int64(5) {
+		events = append(events, *event(position+1, position+1))
+	}
+	before, now := perContact(), start
+	before.take(&events[0], now)
+	before.take(&events[1], now)
+	for before.life.Deactivation == nil {
+		for _, e := range sendAll(before, now) {
+			before.settle(e, bad, now, once)
+		}
+		now = now.Add(time.Minute)
+	}
+	for i := range events[2:] {
+		before.take(&events[2+i], now)
+	}
+	before.reactivate(now, true)
+	before.takeOwed(&events[2])
+	before.takeOwed(&events[3])
+	before.passOwed(4, now)
+
+	after := newLedger(store.Delivery{Cursor: before.cursor, Open: before.openEvents(), Life: before.life}, events[:4], v1alpha1.OrderingPerContact)
+	now = now.Add(time.Hour)
+	after.takeOwed(&events[4])
+	after.passOwed(5, now)
+	var sent []*openEvent
+	for e := after.next(now, once); e != nil; e = after.next(now, once) {
+		sent = append(sent, e)
+	}
+	g.Expect(positions(sent)).To(Equal([]int64{1, 2, 3, 4, 5}))
+}
+
 func TestOrderingCanChange(t *testing.T) {
 	g := NewWithT(t)
 	l := newLedger(store.Delivery{}, nil, v1alpha1.OrderingNone)

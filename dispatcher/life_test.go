@@ -74,7 +74,7 @@ func (l *lifetime) readOwed() {
 	span := l.ledger.life.Owed.Spans[0]
 	upTo := min(span.UpTo, span.After+1+l.chance.Int64N(5))
 	for position := span.After + 1; position <= upTo; position++ {
-		l.ledger.takeOwed(&l.log[position-1], l.now)
+		l.ledger.takeOwed(&l.log[position-1])
 	}
 	l.ledger.passOwed(upTo, l.now)
 }

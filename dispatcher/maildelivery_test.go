@@ -67,6 +67,7 @@ func TestMailSecurity(t *testing.T) {
 		"no login where one is wanted":          {server: withLogin(startTLS, "PLAIN"), security: MailStartTLS, outcome: "ServerStatus"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			server := testkit.NewMailServer(t, row.server)
 			r := newMailRig(t, server, nil)
@@ -149,6 +150,7 @@ func TestMailAnswers(t *testing.T) {
 		"250, and all is as it must": {outcome: "Delivered", final: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			server := testkit.NewMailServer(t, testkit.MailServerOptions{})
 			server.Answer(row.answers)

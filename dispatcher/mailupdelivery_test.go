@@ -77,6 +77,7 @@ func TestMailUpDelivers(t *testing.T) {
 		"by GET, onto a query":   {method: v1alpha1.MethodGet, url: "?list=%2F", query: "list=%2F&" + form},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			r := newRig(t)
 			r.receiver.Answer(http.StatusInternalServerError)
@@ -186,6 +187,7 @@ func TestMailUpReceiverOfAnotherHand(t *testing.T) {
 	for _, method := range []v1alpha1.CallbackMethod{v1alpha1.MethodGet, v1alpha1.MethodPost} {
 		for _, key := range [][]string{nil, {encryptionKeyText}} {
 			t.Run(fmt.Sprint(method, " ", strings.Join(key, "")), func(t *testing.T) {
+				t.Parallel()
 				g := NewWithT(t)
 				p := startProgram[pageCall](t, python(t), append([]string{"testdata/mailup_receiver.py"}, key...)...)
 				r := newRig(t)

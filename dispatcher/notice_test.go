@@ -110,6 +110,7 @@ func TestNoticesThatWait(t *testing.T) {
 		}, string(mailObsolete)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			server := testkit.NewMailServer(t, testkit.MailServerOptions{})
 			server.Stop()

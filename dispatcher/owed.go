@@ -77,7 +77,7 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 	}
 	for i := range page {
 		if s.wants(&page[i]) {
-			r.ledger.takeOwed(&page[i], now)
+			r.ledger.takeOwed(&page[i])
 		}
 	}
 	r.ledger.passOwed(upTo, now)
@@ -111,7 +111,7 @@ func (r *runner) replayAside(ctx context.Context, query store.Query) error {
 		switch {
 		case page[i].Position > query.UpTo: // it was set aside after the request
 		case r.sub.wants(&page[i]):
-			r.ledger.takeOwed(&page[i], now)
+			r.ledger.takeOwed(&page[i])
 		default:
 			r.ledger.dropOwed(page[i].Position)
 		}

@@ -239,6 +239,7 @@ func TestDocumentedReceivers(t *testing.T) {
 
 func (s snippet) test(t *testing.T, secret string) {
 	t.Helper()
+	t.Parallel()
 	g := NewWithT(t)
 	receiver := s.run(t, secret)
 	r := newRig(t)

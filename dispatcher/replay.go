@@ -25,6 +25,7 @@ const (
 //
 // So one contact's events keep their order, and other live events wait for
 // nothing. What was open when the buffer's replay began waits as live events do.
+// All of a replay are due since it began, so that they go in order of position.
 
 // replayBuffer sends what is open and what is owed.
 func (l *ledger) replayBuffer(now time.Time, total int64) {
@@ -70,14 +71,14 @@ func (l *ledger) noteReplayed(now time.Time, rules *rules) {
 }
 
 // takeOwed takes an event that is owed. One that is open already is on its way.
-func (l *ledger) takeOwed(event *contact.Event, now time.Time) {
+func (l *ledger) takeOwed(event *contact.Event) {
 	l.taken = append(l.taken, event.Position)
 	l.life.Owed.Events = max(0, l.life.Owed.Events-1)
 	if l.open[event.Position] != nil {
 		l.life.Replay.Total--
 		return
 	}
-	e := &openEvent{event: event, dueAt: now, replayed: true}
+	e := &openEvent{event: event, dueAt: l.life.Replay.StartedAt, replayed: true}
 	l.add(e)
 	l.place(e)
 }

@@ -125,10 +125,15 @@ func (w *week) taken() (ids []string, replayed []bool) {
 	return ids, replayed
 }
 
-func (w *week) called() int {
+// called returns the events that were called with, a call each, but for the first
+// of them.
+func (w *week) called(but int) (ids []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.calls)
+	for _, call := range w.calls[but:] {
+		ids = append(ids, call.id)
+	}
+	return ids
 }
 
 // until lets time pass, a little at once, until what was written says so. A
@@ -205,12 +210,13 @@ func (w *week) reactivate(value string, replay bool) store.Delivery {
 func (w *week) live(replay bool) {
 	w.t.Helper()
 	unsent := w.fail()
-	before := w.called()
+	before := len(w.called(0))
 	days, times := w.wait()
 	row := w.delivery(w.crm)()
 	w.Expect(row.Life.Deactivation).To(HaveValue(And(
 		HaveField("Lost", int64(2)), HaveField("LostFrom", times[5].UTC()), HaveField("LostTo", times[6].UTC()))))
-	w.Expect(w.called()).To(Equal(before), "nothing is sent to a callback that was deactivated")
+	w.Expect(w.called(before)).To(Or(BeEmpty(), Equal(unsent[1:])),
+		"nothing is sent to a callback that was deactivated, but for the call that was on its way")
 
 	w.setUp(true)
 	w.reactivate("day 8", replay)
@@ -273,12 +279,14 @@ func TestWeek(t *testing.T) {
 // process that is killed right after that.
 func TestWeekOfDeaths(t *testing.T) {
 	for name, replay := range map[string]bool{"with the buffer": true, "without it": false} {
-		for checkpoints, done := 1, false; !done && !t.Failed(); checkpoints++ {
-			t.Run(fmt.Sprintf("%s, killed after checkpoint %d", name, checkpoints), func(t *testing.T) {
-				w := newWeek(t, checkpoints, nil)
-				w.live(replay)
-				done = w.fuse != nil // it outlived the week
-				w.stop()
+		const enough = 1000
+		whole := newWeek(t, enough, nil)
+		whole.live(replay)
+		whole.stop()
+		for checkpoint := range enough - whole.fuse.left {
+			t.Run(fmt.Sprintf("%s, killed after checkpoint %d", name, checkpoint+1), func(t *testing.T) {
+				t.Parallel()
+				newWeek(t, checkpoint+1, nil).live(replay)
 			})
 		}
 	}

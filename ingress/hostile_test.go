@@ -243,6 +243,7 @@ func TestLargeBodiesMakeRoom(t *testing.T) {
 
 // TestSlowCallersAreCutOff takes as long as the longest of its time limits.
 func TestSlowCallersAreCutOff(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	var slow sync.WaitGroup
 	for text, status := range map[string]int{
