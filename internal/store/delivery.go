@@ -41,7 +41,8 @@ type Deliveries interface {
 type Delivery struct {
 	Key SubscriptionKey
 	// Token fences: whoever writes the row must know the token that the store
-	// gave it. A row that was dropped and opened again has another one.
+	// gave it. A row that was claimed by another owner, or dropped and opened
+	// again, has another one.
 	Token int64
 	// Cursor is the position up to which the log was looked at.
 	Cursor int64

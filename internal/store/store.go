@@ -41,6 +41,8 @@ var (
 	ErrOnceReused = errors.New("idempotency key was used for another call")
 	// ErrUnavailable: the store can't commit now; nothing was stored.
 	ErrUnavailable = errors.New("store is not available")
+	// ErrOwned: another dispatcher owns the row.
+	ErrOwned = errors.New("another dispatcher owns it")
 	// ErrInUse: another process has the store open.
 	ErrInUse = errors.New("store is in use by another process")
 	// ErrDamaged: what is stored can't be read.
@@ -59,6 +61,7 @@ type Store interface {
 	Log
 	Operations
 	Deliveries
+	Owners
 	Requests
 	Attempts
 	KeyUsage
@@ -166,6 +169,11 @@ type Log interface {
 	// WaitForEvents returns nil once there is an event after this position, or
 	// the context's error.
 	WaitForEvents(ctx context.Context, after int64) error
+	// Prune removes the events that were appended before this time, whoever has
+	// them still to be sent, and what was set aside of them; an engine may keep them
+	// until all of their day are as old. It returns how many it removed. Positions
+	// are not given again.
+	Prune(ctx context.Context, before time.Time) (removed int64, err error)
 }
 
 // Operations takes operational events that belong to no delivery.

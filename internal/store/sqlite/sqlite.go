@@ -31,6 +31,7 @@ type Store struct {
 	writer   *writer
 	read     *sql.DB
 	lock     *flock.Flock
+	owners   *owners
 	identity string
 	linkKey  link.Key
 }
@@ -47,7 +48,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the store %s: %w", path, err)
 	}
-	s := &Store{lock: flock.New(path + ".lock")}
+	s := &Store{lock: flock.New(path + ".lock"), owners: newOwners()}
 	if err := s.open(context.WithoutCancel(ctx), path); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store %s: %w", path, explain(err)), s.Close())
 	}

@@ -21,7 +21,8 @@ type transaction struct {
 	upsertKeyUse, deleteKeyUse                                                                                    *sql.Stmt
 	upsertTexts                                                                                                   *sql.Stmt
 	insertEvent, purgeEvents, purgeSetAside, insertForgetting, scrubEvents, deleteForgetting                      *sql.Stmt
-	insertDelivery, updateDelivery, deleteDelivery                                                                *sql.Stmt
+	insertDelivery, claimDelivery, updateDelivery, deleteDelivery                                                 *sql.Stmt
+	pruneEvents, pruneSetAside, pruneForgetting                                                                   *sql.Stmt
 	insertSetAside, deleteSetAside, dropSetAside                                                                  *sql.Stmt
 	upsertRequest, dropRequests                                                                                   *sql.Stmt
 	upsertAttempts, touchDelivery, dropAttempts                                                                   *sql.Stmt
@@ -50,9 +51,13 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.scrubEvents:       scrubEvents,
 		&tx.deleteForgetting:  deleteForgetting,
 		&tx.insertDelivery:    insertDelivery,
+		&tx.claimDelivery:     claimDelivery,
 		&tx.updateDelivery:    updateDelivery,
 		&tx.deleteDelivery:    deleteDelivery,
 		&tx.purgeSetAside:     purgeSetAside,
+		&tx.pruneEvents:       pruneEvents,
+		&tx.pruneSetAside:     pruneSetAside,
+		&tx.pruneForgetting:   pruneForgetting,
 		&tx.insertSetAside:    insertSetAside,
 		&tx.deleteSetAside:    deleteSetAside,
 		&tx.dropSetAside:      dropSetAside,
