@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// about is what a call is about: a contact, and what happened to it.
+type about struct{ email, event string }
+
+// arrivals are the calls that arrived.
+type arrivals struct {
+	mu sync.Mutex
+	// ids has the webhook-id of each event, and calls how often it arrived.
+	ids   map[about]string
+	calls map[string]int
+	// twoIDs are events that came under a second id.
+	twoIDs []about
+	// unread counts calls that make no sense.
+	unread int
+	// gone are the calls to the path that answers 410.
+	gone []time.Time
+}
+
+func newArrivals() *arrivals {
+	return &arrivals{ids: map[about]string{}, calls: map[string]int{}}
+}
+
+func (a *arrivals) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /hook", a.take)
+	mux.HandleFunc("POST /gone", a.refuse)
+	return mux
+}
+
+// take takes a call in the format Standard.
+func (a *arrivals) take(w http.ResponseWriter, request *http.Request) {
+	var call struct {
+		Type string
+		Data struct{ Contact struct{ Email string } }
+	}
+	err := json.NewDecoder(request.Body).Decode(&call)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := request.Header.Get("webhook-id")
+	if err != nil || id == "" || call.Data.Contact.Email == "" {
+		a.unread++
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	what := about{email: call.Data.Contact.Email, event: call.Type}
+	if first, known := a.ids[what]; known && first != id {
+		a.twoIDs = append(a.twoIDs, what)
+	}
+	a.ids[what] = id
+	a.calls[id]++
+}
+
+// refuse is a callback that is gone for good: its subscription must be deactivated
+// by the first answer.
+func (a *arrivals) refuse(w http.ResponseWriter, _ *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone = append(a.gone, time.Now())
+	w.WriteHeader(http.StatusGone)
+}
+
+// result is what became of all that was accepted.
+type result struct {
+	accepted, delivered int
+	missing             []about
+	// again is how many calls repeated one that had arrived, under its id.
+	again  int
+	twoIDs []about
+	unread int
+	gone   []time.Time
+}
+
+// account compares what was accepted with what arrived. A new contact with a
+// permission has two events.
+func account(accepted []acceptance, a *arrivals) result {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := result{accepted: len(accepted), twoIDs: a.twoIDs, unread: a.unread, gone: a.gone}
+	for _, contact := range accepted {
+		for _, event := range []string{"contact.created", "contact.subscribed"} {
+			if what := (about{contact.email, event}); a.ids[what] == "" {
+				r.missing = append(r.missing, what)
+			} else {
+				r.delivered++
+			}
+		}
+	}
+	for _, times := range a.calls {
+		r.again += times - 1
+	}
+	return r
+}
+
+// err says what must not be.
+func (r result) err() error {
+	var errs []error
+	if len(r.missing) > 0 {
+		errs = append(errs, fmt.Errorf("%d events of accepted contacts have not arrived, such as %s of %s", len(r.missing), r.missing[0].event, r.missing[0].email))
+	}
+	if len(r.twoIDs) > 0 {
+		errs = append(errs, fmt.Errorf("%d events came under two ids, such as %s of %s", len(r.twoIDs), r.twoIDs[0].event, r.twoIDs[0].email))
+	}
+	if r.unread > 0 {
+		errs = append(errs, fmt.Errorf("%d calls could not be read", r.unread))
+	}
+	return errors.Join(errs...)
+}
