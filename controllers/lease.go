@@ -17,8 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=create
-// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,resourceNames=controller.postbus.dev,verbs=get;update
+// The namespace is that of config/default; each kustomization puts its own in its place.
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=postbus-system,resources=leases,verbs=create
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=postbus-system,resources=leases,resourceNames=controller.postbus.dev,verbs=get;update
 
 // leaseName names the Lease that the acting controller holds.
 const leaseName = "controller.postbus.dev"

@@ -89,21 +89,29 @@ func start(t *testing.T, s Store, lease Lease) *running {
 }
 
 // limited returns the access of a user who has the rights that are generated
-// from this package's markers, and no others.
+// from this package's markers, and no others: those of the Role in a namespace that is
+// called like the user.
 func limited(t *testing.T, name string) *rest.Config {
 	t.Helper()
 	g := NewWithT(t)
 	text, err := os.ReadFile(filepath.Join("..", "config", "rbac", "controller", "role.yaml"))
 	g.Expect(err).NotTo(HaveOccurred())
-	role := &rbacv1.ClusterRole{}
-	g.Expect(yaml.UnmarshalStrict(text, role)).To(Succeed())
-	role.Name = name
-	binding := &rbacv1.ClusterRoleBinding{
+	documents := strings.Split(string(text), "---\n")[1:]
+	g.Expect(documents).To(HaveLen(2))
+	everywhere, inNamespace := &rbacv1.ClusterRole{}, &rbacv1.Role{}
+	g.Expect(yaml.UnmarshalStrict([]byte(documents[0]), everywhere)).To(Succeed())
+	g.Expect(yaml.UnmarshalStrict([]byte(documents[1]), inNamespace)).To(Succeed())
+	everywhere.Name, inNamespace.Name, inNamespace.Namespace = name, name, name
+	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}}
+	for _, object := range []client.Object{everywhere, inNamespace, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}},
-	}
-	for _, object := range []client.Object{role, binding} {
+		Subjects:   subjects,
+	}, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		Subjects:   subjects,
+	}} {
 		g.Expect(client.IgnoreAlreadyExists(plane.Client.Create(t.Context(), object))).To(Succeed())
 	}
 	access := rest.CopyConfig(plane.Config)
