@@ -40,6 +40,7 @@ Commands:
   test         call a callback once with a test event
   replay       send events of a subscription again
   reactivate   reactivate a subscription whose callback was deactivated
+  backup       copy a SQLite store while it is in use
   version      print the version
 
 postbus COMMAND --help lists a command's flags.
@@ -72,7 +73,7 @@ func runAs(ctx context.Context, name string, arguments []string) int {
 // run runs the command that the arguments name, until the context ends.
 func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if len(arguments) == 0 {
-		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts, attempts, test, replay, reactivate or version; --help tells more")
+		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts, attempts, test, replay, reactivate, backup or version; --help tells more")
 	}
 	switch name := arguments[0]; name {
 	case "version":
@@ -81,6 +82,8 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	case "help", "-h", "--help":
 		_, err := fmt.Fprint(out, usage)
 		return err
+	case "backup":
+		return backUp(ctx, arguments[1:], out)
 	case "contacts":
 		return console.Run(ctx, arguments[1:], console.IO{Environment: os.Getenv, Out: out})
 	case "controller", "ingress", "dispatcher", "standalone":
