@@ -26,6 +26,7 @@ import (
 	"postbus.dev/postbus/internal/kube"
 	"postbus.dev/postbus/internal/probe"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/metered"
 	"postbus.dev/postbus/internal/store/sqlite"
 )
 
@@ -54,10 +55,14 @@ func runProcess(ctx context.Context, s settings) (err error) {
 	if p.objects, err = kube.NewCache(ctx, p.access, s.kinds()...); err != nil {
 		return err
 	}
-	if p.store, err = sqlite.Open(ctx, s.store); err != nil {
+	engine, err := sqlite.Open(ctx, s.store)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.store.Close()) }()
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	if p.store, err = metered.New(ctx, engine, p.metrics); err != nil {
+		return err
+	}
 
 	parts, running := errgroup.WithContext(ctx)
 	parts.Go(func() error { return p.objects.Start(running) })
@@ -103,7 +108,7 @@ func (s settings) kinds() []client.Object {
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
 		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policy,
-		Lease: controllers.Lease{Namespace: p.leaseNamespace()},
+		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Registerer: p.metrics,
 	}
 	if p.settings.command != "standalone" {
 		return controllers.Run(ctx, options)
@@ -157,7 +162,7 @@ func (p *process) runDispatcher(ctx context.Context) error {
 	return dispatcher.Run(ctx, dispatcher.Options{
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
 		Guard: p.settings.callbacks.policy, EgressProxy: p.settings.callbacks.egressProxy,
-		Registerer: p.metrics, Version: programVersion(),
+		Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics, Version: programVersion(),
 	})
 }
 

@@ -26,6 +26,8 @@ type settings struct {
 	ingress   ingressSettings
 	mail      mailSettings
 	callbacks callbackSettings
+	// subscriptionMetrics: the dispatcher has metrics of each subscription.
+	subscriptionMetrics bool
 }
 
 // ingressSettings are what the flags of ingress say.
@@ -58,6 +60,8 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.runs("dispatcher") {
 		s.mail.register(flags)
 		s.callbacks.registerProxy(flags)
+		flags.BoolVar(&s.subscriptionMetrics, "subscription-metrics", true,
+			"have metrics of each subscription, some 15 series for each; alerts that name a subscription need them")
 	}
 	if s.runs("ingress") || s.runs("dispatcher") {
 		flags.Func("public-url", "`URL` of ingress as recipients reach it, such as https://lists.example.com: what links in mails begin with",

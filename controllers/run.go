@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -101,6 +102,9 @@ type Options struct {
 	Guard guard.Policy
 	// Lease says where controllers agree on which of them acts.
 	Lease Lease
+	// Registerer takes the metrics of objects while Run runs; without it there are
+	// none.
+	Registerer prometheus.Registerer
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Intervals pace the controller; each that is zero gets its default.
@@ -153,8 +157,8 @@ type platform struct {
 // Run makes objects true until the context ends, as soon as it holds the lease.
 // It returns nil when it was told to end, and an error when it can't start or
 // loses the lease: the process must end then, as another controller may act.
-// The logger is the context's. Metrics are controller-runtime's, in its own
-// registry; nothing is served here.
+// The logger is the context's. Metrics are ours, and beside them controller-runtime's,
+// in its own registry; nothing is served here.
 func Run(ctx context.Context, options Options) error {
 	options = options.withDefaults()
 	ctx = log.IntoContext(ctx, log.FromContext(ctx).WithName("controller"))
@@ -176,6 +180,13 @@ func Run(ctx context.Context, options Options) error {
 	}
 	if err := m.Add(&leaseReport{lease: options.Lease, reader: m.GetAPIReader(), elected: m.Elected()}); err != nil {
 		return fmt.Errorf("add the lease report: %w", err)
+	}
+	if options.Registerer != nil {
+		objects := newObjectMetrics(func() (census, error) { return takeCensus(ctx, m.GetCache()) })
+		if err := options.Registerer.Register(objects); err != nil {
+			return fmt.Errorf("register the metrics of objects: %w", err)
+		}
+		defer options.Registerer.Unregister(objects)
 	}
 	if err := m.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("run the controller: %w", err)

@@ -66,6 +66,12 @@ type running struct {
 // test ends.
 func start(t *testing.T, s Store, lease Lease) *running {
 	t.Helper()
+	return startWith(t, s, lease, func(*Options) {})
+}
+
+// startWith is start with other options.
+func startWith(t *testing.T, s Store, lease Lease, edit func(*Options)) *running {
+	t.Helper()
 	lease.Duration, lease.RenewDeadline, lease.RetryPeriod = 10*time.Second, 8*time.Second, 200*time.Millisecond
 	captured := &logs{}
 	ctx, cancel := context.WithCancel(log.IntoContext(t.Context(), funcr.New(captured.write, funcr.Options{Verbosity: debug})))
@@ -79,6 +85,7 @@ func start(t *testing.T, s Store, lease Lease) *running {
 			KeyUses: 100 * time.Millisecond,
 		},
 	}
+	edit(&options)
 	go func() { ended <- Run(ctx, options) }()
 	stop := sync.OnceValue(func() error {
 		cancel()

@@ -76,7 +76,7 @@ func (r *runner) wantsCount(upTo int64) bool {
 func (r *runner) count(ctx context.Context) error {
 	upTo := r.tail.at()
 	r.mu.Lock()
-	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter}
+	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter, Limit: 1}
 	waiting := span{r.ledger.cursor, upTo}
 	idle := r.live || !r.wantsCount(upTo)
 	r.mu.Unlock()
@@ -87,11 +87,21 @@ func (r *runner) count(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var first []contact.Event
+	if behind > 0 {
+		if first, err = r.log.Read(ctx, query); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.countedAt, r.counted = r.clock.Now(), waiting
-	if !r.live {
-		r.setBehind(behind)
+	if r.live {
+		return nil
+	}
+	r.setBehind(behind)
+	if len(first) > 0 {
+		r.behindSince = first[0].Time
 	}
 	return nil
 }

@@ -55,6 +55,8 @@ type ledger struct {
 
 	// failingRaisedAt is when subscription.failing was raised last.
 	failingRaisedAt time.Time
+	// setAsides is how many events were set aside.
+	setAsides int
 	// aside, taken and raised are for the next checkpoint, see store.Progress.
 	aside, taken []int64
 	raised       []contact.Event
@@ -247,6 +249,7 @@ func later(a, b time.Time) time.Time {
 // setAside closes an event that nobody has, for somebody to replay it.
 func (l *ledger) setAside(e *openEvent) {
 	l.aside = append(l.aside, e.event.Position)
+	l.setAsides++
 	l.countReplayed(e, false)
 	l.close(e)
 }

@@ -16,13 +16,15 @@ type metrics struct {
 	mails            *prometheus.CounterVec
 	mailLatency      prometheus.Histogram
 	checkpointErrors prometheus.Counter
+	// latencies makes the histograms of subscriptions.
+	latencies *prometheus.HistogramVec
 }
 
 // RegisterMetrics registers the dispatcher's metrics, each label value at zero,
 // for the reference of metrics. Run registers its own.
 func RegisterMetrics(registerer prometheus.Registerer) error {
-	newMetrics(registerer)
-	return nil
+	m := newMetrics(registerer)
+	return registerer.Register(newCollector(func() []report { return exampleReports(m) }, false))
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -54,6 +56,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "postbus_dispatcher_checkpoint_errors_total",
 			Help: "Checkpoints that could not be written and were tried again.",
 		}),
+		latencies: newLatencies(),
 	}
 	m.attempts.WithLabelValues(outcomeDelivered)
 	for _, reason := range []v1alpha1.FailureReason{

@@ -295,6 +295,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
 	default:
 		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
+		r.tally = newTally(g.metrics.newLatency(r.key))
 		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
 	}
 	return r
@@ -349,4 +350,14 @@ func (g *registry) all() []*runner {
 		runners = append(runners, running.runner)
 	}
 	return runners
+}
+
+// reports tells of all runners.
+func (g *registry) reports() []report {
+	runners := g.all()
+	reports := make([]report, 0, len(runners))
+	for _, r := range runners {
+		reports = append(reports, r.report())
+	}
+	return reports
 }

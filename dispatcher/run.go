@@ -40,6 +40,9 @@ type Options struct {
 	Resolver *net.Resolver
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
+	// OmitSubscriptionMetrics leaves out the metrics of each subscription, some 15
+	// series for each. Their sums stay.
+	OmitSubscriptionMetrics bool
 	// Clock is the time; the real one when nil.
 	Clock clock.Clock
 	// RootCAs are who may sign certificates of callbacks and of the mail server;
@@ -110,6 +113,9 @@ func Run(ctx context.Context, options Options) error {
 	}
 	metrics := newMetrics(options.Registerer)
 	runners := newRegistry(lasting, &options, follower, metrics)
+	if err := options.Registerer.Register(newCollector(runners.reports, options.OmitSubscriptionMetrics)); err != nil {
+		return fmt.Errorf("register the metrics of subscriptions: %w", err)
+	}
 	writer := newCheckpointer(runners, follower, metrics)
 	if err := runners.watch(ctx); err != nil {
 		if ctx.Err() != nil { // it was told to end before it had begun

@@ -66,6 +66,8 @@ type runner struct {
 	// it took and how old the event was then.
 	deliverer deliverer
 	observe   func(o outcome, took, age time.Duration)
+	// tally, when not nil, counts them for this subscription alone.
+	tally *tally
 	// tell, when not nil, takes what people are told of an attempt.
 	tell func(store.Attempt)
 	// checkpoint, when not nil, is called with what was delivered, so that the
@@ -87,10 +89,12 @@ type runner struct {
 	reading   bool
 	readAgain time.Time
 	// behind is how many events that match came after the cursor when that was
-	// last counted: at countedAt, when cursor and tail were at counted.
-	behind    int64
-	countedAt time.Time
-	counted   span
+	// last counted: at countedAt, when cursor and tail were at counted. The first of
+	// them happened at behindSince.
+	behind      int64
+	behindSince time.Time
+	countedAt   time.Time
+	counted     span
 	// requests are those that have no answer yet, by type.
 	requests map[store.RequestType]store.Request
 	// testing is the value of the test request that is under way.
@@ -309,6 +313,9 @@ func (r *runner) attempt(ctx context.Context, s *subscription, made call) attemp
 	}
 	if !made.test {
 		r.observe(o, ended.Sub(began), ended.Sub(event.Time))
+		if r.tally != nil {
+			r.tally.note(made, o, ended.Sub(event.Time))
+		}
 	}
 	return attempted{outcome: o, ended: ended}
 }

@@ -29,9 +29,10 @@ var defaultIntervals = []time.Duration{5 * time.Minute, 5 * time.Minute, 5 * tim
 // opt-in mails have one too, of fewer fields. It is never changed, only replaced.
 type subscription struct {
 	key store.SubscriptionKey
-	// held: nothing is sent, events wait.
-	held   bool
-	filter store.Filter
+	// accepted: the controller has accepted the spec. held: nothing is sent, events
+	// wait.
+	accepted, held bool
+	filter         store.Filter
 	// chosen is spec.filter.
 	chosen chosen
 	// format is nil for mails, which are not made from the event alone.
@@ -69,8 +70,9 @@ type header struct {
 func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	spec := &object.Spec
 	s := &subscription{
-		key:  store.SubscriptionKey{Namespace: object.Namespace, Name: object.Name},
-		held: isHeld(object),
+		key:      store.SubscriptionKey{Namespace: object.Namespace, Name: object.Name},
+		accepted: isAccepted(object),
+		held:     isHeld(object),
 		filter: store.Filter{
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
@@ -149,7 +151,11 @@ func placeOf(object *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReferen
 // isHeld: somebody suspended it, or the controller has not accepted it.
 func isHeld(object *v1alpha1.WebhookSubscription) bool {
 	suspended := object.Spec.Suspend != nil && *object.Spec.Suspend
-	return suspended || !meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
+	return suspended || !isAccepted(object)
+}
+
+func isAccepted(object *v1alpha1.WebhookSubscription) bool {
+	return meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
 }
 
 func durations(values []metav1.Duration) []time.Duration {
