@@ -121,7 +121,7 @@ vuln: bin/govulncheck ## Look for known vulnerabilities (GOVULNDB=URL names anot
 
 .PHONY: tidy
 tidy: ## Tidy go.mod of every module
-	@for module in . hack/tools hack/controlplane; do (cd "$$module" && go mod tidy) || exit 1; done
+	@for module in . hack/tools hack/controlplane hack/monitoring; do (cd "$$module" && go mod tidy) || exit 1; done
 
 .PHONY: help
 help: ## This list

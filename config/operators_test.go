@@ -42,6 +42,7 @@ type serviceMonitor struct {
 		Endpoints []struct {
 			Port        string `json:"port"`
 			Interval    string `json:"interval"`
+			HonorLabels bool   `json:"honorLabels"`
 			Relabelings []struct {
 				SourceLabels []string `json:"sourceLabels"`
 				TargetLabel  string   `json:"targetLabel"`

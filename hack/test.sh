@@ -68,6 +68,10 @@ elif [ ! -e $packages/node_modules/.package-lock.json ] ||
   [ $packages/package-lock.json -nt $packages/node_modules/.package-lock.json ]; then
   (cd $packages && npm ci --silent) || lack "what $packages/package-lock.json names" "signatures, CloudEvents and JWE are NOT tested with the official packages"
 fi
+# Alerts and dashboard are tested with Prometheus' own engine, in a module of its own.
+# shellcheck disable=SC2086 # no flag is no argument
+(cd hack/monitoring && go test $race -timeout 10m "$@" ./...)
+
 # Many tests wait for others more than they compute, so one package more is tested
 # at a time than Go would choose.
 exec go test $race -p $(($(nproc) + 1)) -timeout 30m "$@" ./...
