@@ -1,7 +1,7 @@
 // Package store answers: what must never be lost?
 //
-// It says what a store does; the engines beneath it (sqlite) do it, and the
-// suite in storetest holds each engine to it. A store holds five things:
+// It says what a store does; the engines beneath it (sqlite, postgres) do it, and
+// the suite in storetest holds each engine to it. A store holds five things:
 //
 //   - contacts, one row each;
 //   - the event log: what happened to contacts, in the order of commits;
@@ -39,7 +39,9 @@ var (
 	ErrNotFound = errors.New("not found in the store")
 	// ErrOnceReused: the key of a Once was used for another call.
 	ErrOnceReused = errors.New("idempotency key was used for another call")
-	// ErrUnavailable: the store can't commit now; nothing was stored.
+	// ErrUnavailable: the store can't be reached, or can't commit now. Nothing was
+	// stored, but for one case: a connection to a server that broke while a commit
+	// was under way leaves open whether that was stored.
 	ErrUnavailable = errors.New("store is not available")
 	// ErrOwned: another dispatcher owns the row.
 	ErrOwned = errors.New("another dispatcher owns it")
@@ -196,6 +198,14 @@ type Query struct {
 	Filter Filter
 	// Limit is how many events to return at most; 0 means 512.
 	Limit int
+}
+
+// PageSize returns how many events to return at most.
+func (q Query) PageSize() int {
+	if q.Limit <= 0 {
+		return 512
+	}
+	return q.Limit
 }
 
 // EventID returns the id of the event at a position. It ends in random text, and

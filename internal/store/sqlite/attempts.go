@@ -1,15 +1,13 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -24,9 +22,8 @@ const (
 	selectAttempts = `SELECT attempts FROM attempts WHERE namespace = ? AND name = ?`
 )
 
-// AddAttempts implements store.Attempts. What is kept is text, a line of JSON for
-// each attempt, so that nothing of it is decoded to add to it; and it is put
-// together here, so that the writer, whom everybody waits for, only writes it.
+// AddAttempts implements store.Attempts. The text that is kept is put together
+// here, so that the writer, whom everybody waits for, only writes it.
 func (s *Store) AddAttempts(ctx context.Context, added []store.AttemptLog) error {
 	texts := make([]string, len(added))
 	for i, log := range added {
@@ -34,8 +31,8 @@ func (s *Store) AddAttempts(ctx context.Context, added []store.AttemptLog) error
 		if err != nil {
 			return err
 		}
-		if texts[i], err = appendAttempts(kept, log.Attempts); err != nil {
-			return fmt.Errorf("encode attempts: %w", err)
+		if texts[i], err = encoding.AppendAttempts(kept, log.Attempts); err != nil {
+			return err
 		}
 	}
 	err := s.writer.do(ctx, func(tx *transaction) error {
@@ -50,26 +47,6 @@ func (s *Store) AddAttempts(ctx context.Context, added []store.AttemptLog) error
 		return fmt.Errorf("add attempts: %w", err)
 	}
 	return nil
-}
-
-// appendAttempts returns the text of the last attempts of these.
-func appendAttempts(kept string, added []store.Attempt) (string, error) {
-	text := bytes.NewBufferString(kept)
-	encoder := json.NewEncoder(text) // which ends lines
-	for i := range added {
-		if err := encoder.Encode(&added[i]); err != nil {
-			return "", err
-		}
-	}
-	return lastLines(text.String(), store.MaxAttempts), nil
-}
-
-// lastLines returns the last n lines of a text, or all where there are fewer.
-func lastLines(text string, n int) string {
-	for lines := strings.Count(text, "\n"); lines > n; lines-- {
-		_, text, _ = strings.Cut(text, "\n")
-	}
-	return text
 }
 
 func (tx *transaction) saveAttempts(log store.AttemptLog, text string) error {
@@ -89,17 +66,14 @@ func (s *Store) LoadAttempts(ctx context.Context, key store.SubscriptionKey, lim
 	return loadAttempts(ctx, s.read, key, limit)
 }
 
-func loadAttempts(ctx context.Context, db *sql.DB, key store.SubscriptionKey, limit int) (attempts []store.Attempt, err error) {
+func loadAttempts(ctx context.Context, db *sql.DB, key store.SubscriptionKey, limit int) ([]store.Attempt, error) {
 	kept, err := readAttempts(ctx, db, key)
 	if err != nil {
 		return nil, err
 	}
-	for lines := json.NewDecoder(strings.NewReader(lastLines(kept, limit))); lines.More(); {
-		var attempt store.Attempt
-		if err := lines.Decode(&attempt); err != nil {
-			return nil, fmt.Errorf("decode the attempts of %s/%s: %w", key.Namespace, key.Name, err)
-		}
-		attempts = append(attempts, attempt)
+	attempts, err := encoding.DecodeAttempts(kept, limit)
+	if err != nil {
+		return nil, fmt.Errorf("load the attempts of %s/%s: %w", key.Namespace, key.Name, err)
 	}
 	return attempts, nil
 }

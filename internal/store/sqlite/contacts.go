@@ -3,12 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -143,7 +143,7 @@ func (tx *transaction) removeContact(list contact.ListKey, current *contact.Cont
 	if _, err := tx.exec(tx.deleteContact, current.ID); err != nil {
 		return err
 	}
-	return tx.count(list, -1, -subscribed(current))
+	return tx.count(list, -1, -encoding.Subscribed(current))
 }
 
 // loadContact returns the contact that a change names and its address, or nil.
@@ -171,11 +171,8 @@ func scanContact(row interface{ Scan(...any) error }) (loaded contact.Contact, a
 	if err := row.Scan(&id, &revision, &state, &address); err != nil {
 		return loaded, "", err
 	}
-	if err := json.Unmarshal(state, &loaded); err != nil {
-		return loaded, "", fmt.Errorf("decode contact %d: %w", id, err)
-	}
-	loaded.ID, loaded.Revision = id, revision
-	return loaded, address, nil
+	loaded, err = encoding.DecodeContact(id, revision, state)
+	return loaded, address, err
 }
 
 // checkExternalID refuses an external id that another contact of the list has.
@@ -205,32 +202,25 @@ func (tx *transaction) storeContact(change store.Change, current, next *contact.
 	if current != nil {
 		next.ID = current.ID
 	}
-	state, err := json.Marshal(next)
+	state, err := encoding.Contact(next)
 	if err != nil {
-		return fmt.Errorf("encode a contact: %w", err)
+		return err
 	}
 	if current == nil {
 		result, err := tx.exec(tx.insertContact, change.List.Namespace, change.List.Name, change.Address,
-			next.ExternalID, next.Revision, string(state))
+			next.ExternalID, next.Revision, state)
 		if err != nil {
 			return err
 		}
 		if next.ID, err = result.LastInsertId(); err != nil {
 			return err
 		}
-		return tx.count(change.List, 1, subscribed(next))
+		return tx.count(change.List, 1, encoding.Subscribed(next))
 	}
-	if _, err := tx.exec(tx.updateContact, next.ExternalID, next.Revision, string(state), next.ID); err != nil {
+	if _, err := tx.exec(tx.updateContact, next.ExternalID, next.Revision, state, next.ID); err != nil {
 		return err
 	}
-	return tx.count(change.List, 0, subscribed(next)-subscribed(current))
-}
-
-func subscribed(c *contact.Contact) int64 {
-	if c.Permission == contact.PermissionNone {
-		return 0
-	}
-	return 1
+	return tx.count(change.List, 0, encoding.Subscribed(next)-encoding.Subscribed(current))
 }
 
 func (tx *transaction) count(list contact.ListKey, contacts, subscribed int64) error {

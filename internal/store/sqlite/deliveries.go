@@ -3,11 +3,11 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -100,15 +100,11 @@ func (s *Store) Checkpoint(ctx context.Context, progress []store.Progress) ([]st
 }
 
 func (tx *transaction) writeDelivery(delivery *store.Delivery) (found bool, err error) {
-	var encoded [3]string
-	for i, part := range []any{delivery.Open, delivery.Health, delivery.Life} {
-		text, err := json.Marshal(part)
-		if err != nil {
-			return false, err
-		}
-		encoded[i] = string(text)
+	encoded, err := encoding.EncodeDelivery(delivery)
+	if err != nil {
+		return false, err
 	}
-	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, encoded[0], delivery.Behind, encoded[1], encoded[2], tx.nextRevision(),
+	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, string(encoded.Open), delivery.Behind, string(encoded.Health), string(encoded.Life), tx.nextRevision(),
 		delivery.Key.Namespace, delivery.Key.Name, delivery.Token)
 	if err != nil {
 		return false, err
@@ -166,24 +162,16 @@ func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.De
 
 func scanDelivery(row interface{ Scan(...any) error }) (store.Delivery, error) {
 	var (
-		delivery           store.Delivery
-		open, health, life []byte
+		delivery store.Delivery
+		encoded  encoding.Delivery
 	)
-	err := row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Token, &delivery.Cursor, &open,
-		&delivery.Behind, &health, &life, &delivery.Revision, &delivery.SetAside)
+	err := row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Token, &delivery.Cursor, &encoded.Open,
+		&delivery.Behind, &encoded.Health, &encoded.Life, &delivery.Revision, &delivery.SetAside)
 	if err != nil {
 		return delivery, err
 	}
-	for _, part := range []struct {
-		title   string
-		encoded []byte
-		into    any
-	}{{"open events", open, &delivery.Open}, {"health", health, &delivery.Health}, {"life", life, &delivery.Life}} {
-		if err := json.Unmarshal(part.encoded, part.into); err != nil {
-			return delivery, fmt.Errorf("decode the %s of %s/%s: %w", part.title, delivery.Key.Namespace, delivery.Key.Name, err)
-		}
-	}
-	return delivery, nil
+	err = encoded.Decode(&delivery)
+	return delivery, err
 }
 
 // SetAsideEvents implements store.Deliveries.

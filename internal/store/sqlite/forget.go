@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 	// A subscription is past an event when its cursor is and the event is neither
 	// open, owed nor set aside. One that does not match it passes by too. Mails are
 	// of no account: that somebody is forgotten is nothing to them.
-	scrubEvents = `UPDATE events SET address = '', payload = '{"contact":{}}' WHERE position IN (
+	scrubEvents = `UPDATE events SET address = '', payload = '` + encoding.Tombstone + `' WHERE position IN (
 		SELECT f.position FROM forgetting f JOIN events e USING (position) WHERE NOT EXISTS (
 			SELECT 1 FROM deliveries d WHERE d.namespace = e.namespace AND d.` + ofSubscription + ` AND (
 				d.cursor < f.position

@@ -10,41 +10,26 @@ import (
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
 	insertEvent = `INSERT INTO events (position, id, namespace, list, address, type, source, time, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	selectEvents = `SELECT position, id, namespace, list, address, type, source, time, payload FROM events`
-
-	// defaultLimit is the length of a page when a query does not say.
-	defaultLimit = 512
 )
-
-// payload is the part of an event that nobody searches for.
-type payload struct {
-	Contact   contact.Contact    `json:"contact"`
-	Changed   []string           `json:"changed,omitempty"`
-	Reason    *contact.Reason    `json:"reason,omitempty"`
-	Forget    bool               `json:"forget,omitempty"`
-	Operation *contact.Operation `json:"operation,omitempty"`
-	Hops      int                `json:"hops,omitempty"`
-}
 
 // appendEvent writes an event at the end of the log and gives it its position
 // and id.
 func (tx *transaction) appendEvent(event *contact.Event) error {
 	event.Position = tx.head + 1
 	event.ID = store.EventID(event.Position)
-	encoded, err := json.Marshal(payload{
-		Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget,
-		Operation: event.Operation, Hops: event.Hops,
-	})
+	encoded, err := encoding.Payload(event)
 	if err != nil {
-		return fmt.Errorf("encode an event: %w", err)
+		return err
 	}
 	_, err = tx.exec(tx.insertEvent, event.Position, event.ID, event.List.Namespace, event.List.Name, event.Address,
-		event.Type, event.Source, event.Time.UnixNano(), string(encoded))
+		event.Type, event.Source, event.Time.UnixNano(), encoded)
 	if err != nil {
 		return err
 	}
@@ -93,16 +78,12 @@ func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
 // Read implements store.Log.
 func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
 	where, arguments := conditions(query)
-	limit := query.Limit
-	if limit <= 0 {
-		limit = defaultLimit
-	}
 	var events []contact.Event
 	err := queryAll(ctx, s.read, func(rows *sql.Rows) error {
 		event, err := scanEvent(rows)
 		events = append(events, event)
 		return err
-	}, selectEvents+where+" ORDER BY position LIMIT ?", append(arguments, limit)...)
+	}, selectEvents+where+" ORDER BY position LIMIT ?", append(arguments, query.PageSize())...)
 	if err != nil {
 		return nil, fmt.Errorf("read the event log: %w", err)
 	}
@@ -114,20 +95,15 @@ func scanEvent(rows *sql.Rows) (contact.Event, error) {
 		event   contact.Event
 		nanos   int64
 		encoded []byte
-		rest    payload
 	)
 	err := rows.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name, &event.Address,
 		&event.Type, &event.Source, &nanos, &encoded)
 	if err != nil {
 		return event, err
 	}
-	if err := json.Unmarshal(encoded, &rest); err != nil {
-		return event, fmt.Errorf("decode event %d: %w", event.Position, err)
-	}
 	event.Time = time.Unix(0, nanos).UTC()
-	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
-	event.Forget, event.Operation, event.Hops = rest.Forget, rest.Operation, rest.Hops
-	return event, nil
+	err = encoding.DecodePayload(encoded, &event)
+	return event, err
 }
 
 // CountEvents implements store.Log.

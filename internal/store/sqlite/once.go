@@ -2,12 +2,11 @@ package sqlite
 
 import (
 	"database/sql"
-	"encoding/json"
 	"errors"
-	"fmt"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -18,22 +17,12 @@ const (
 	deleteOnce = `DELETE FROM idempotency WHERE until <= ?`
 )
 
-// remembered is what is kept of a decision: what its caller was told, and
-// nothing personal.
-type remembered struct {
-	ContactID    int64 `json:"contactID,omitempty"`
-	Created      bool  `json:"created,omitempty"`
-	Removed      bool  `json:"removed,omitempty"`
-	OptInStarted bool  `json:"optInStarted,omitempty"`
-}
-
 // recall returns the decision of the first call of this name, nil when there
 // was none.
 func (tx *transaction) recall(once *store.Once) (*contact.Decision, error) {
 	var (
 		fingerprint string
 		encoded     []byte
-		first       remembered
 	)
 	err := tx.row(tx.selectOnce, once.Key, once.Now.UnixNano()).Scan(&fingerprint, &encoded)
 	switch {
@@ -44,28 +33,23 @@ func (tx *transaction) recall(once *store.Once) (*contact.Decision, error) {
 	case fingerprint != once.Fingerprint:
 		return nil, refusal{store.ErrOnceReused}
 	}
-	if err := json.Unmarshal(encoded, &first); err != nil {
-		return nil, fmt.Errorf("decode a remembered decision: %w", err)
+	first, err := encoding.DecodeDecision(encoded)
+	if err != nil {
+		return nil, err
 	}
-	return &contact.Decision{
-		Contact: contact.Contact{ID: first.ContactID}, Created: first.Created, Removed: first.Removed,
-		OptInStarted: first.OptInStarted, Repeated: true,
-	}, nil
+	return &first, nil
 }
 
 // remember notes the decision of the first call of this name, and forgets what
 // has been remembered for long enough.
 func (tx *transaction) remember(once *store.Once, decision *contact.Decision) error {
-	encoded, err := json.Marshal(remembered{
-		ContactID: decision.Contact.ID, Created: decision.Created, Removed: decision.Removed,
-		OptInStarted: decision.OptInStarted,
-	})
+	encoded, err := encoding.Decision(decision)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.exec(tx.deleteOnce, once.Now.UnixNano()); err != nil {
 		return err
 	}
-	_, err = tx.exec(tx.insertOnce, once.Key, once.Fingerprint, string(encoded), once.Until.UnixNano())
+	_, err = tx.exec(tx.insertOnce, once.Key, once.Fingerprint, encoded, once.Until.UnixNano())
 	return err
 }

@@ -53,7 +53,7 @@ var migrations = []string{
 		type      TEXT NOT NULL,
 		source    TEXT NOT NULL,
 		time      INTEGER NOT NULL, -- Unix time in nanoseconds
-		payload   TEXT NOT NULL     -- the rest, see payload in log.go, as JSON
+		payload   TEXT NOT NULL     -- the rest, see encoding.Payload, as JSON
 	) STRICT;
 
 	CREATE INDEX events_address ON events (namespace, list, address);
@@ -78,7 +78,7 @@ var migrations = []string{
 	`CREATE TABLE idempotency ( -- changes of which a repeat is recognised
 		key         TEXT PRIMARY KEY,
 		fingerprint TEXT NOT NULL,
-		decision    TEXT NOT NULL,    -- see remembered in once.go, as JSON
+		decision    TEXT NOT NULL,    -- see encoding.Decision, as JSON
 		until       INTEGER NOT NULL  -- Unix time in nanoseconds
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX idempotency_until ON idempotency (until);
