@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs all tests, with the race detector. That needs cgo and a C compiler;
 # without them it says so and runs the tests without it, but never in CI. The same
-# goes for Chromium, which some tests open pages in, and for Python, Node.js and PHP,
-# which receivers of callbacks are written in.
+# goes for Chromium, which some tests open pages in, for Python, Node.js and PHP,
+# which receivers of callbacks are written in, and for PostgreSQL, one of the stores.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -33,16 +33,26 @@ has_chromium() {
 
 has() { command -v "$1" >/dev/null; }
 
+# has_postgresql tells whether tests will find the programs of a PostgreSQL server.
+has_postgresql() {
+  has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
 missing=
 has_chromium || missing=chromium
 has python3 || missing="$missing python3"
 has node || missing="$missing nodejs"
 has npm || missing="$missing npm"
 has php || missing="$missing php-cli"
+has_postgresql || missing="$missing postgresql"
 if [ -n "$missing" ] && [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
   echo "not installed, so installed now, with apt-get:" $missing
+  if ! has_postgresql && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common # tests make clusters of their own, so none is to run
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+  fi
   # shellcheck disable=SC2086 # a list of packages
-  { apt-get -qq update && apt-get -qq install --no-install-recommends -y $missing; } >/dev/null ||
+  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $missing; } >/dev/null ||
     echo "WARNING: apt-get can't install it"
 fi
 
@@ -58,6 +68,7 @@ lack() {
 has_chromium || lack Chromium "NO PAGE is tested in a browser"
 has python3 || lack python3 "the formats of vendors are NOT tested against receivers of another hand"
 
+has_postgresql || lack PostgreSQL "the store in PostgreSQL is NOT tested"
 has php || lack php "the receiver in PHP of docs/receivers.md is NOT tested"
 
 # The packages that receivers in Node.js use, once for each package-lock.json.

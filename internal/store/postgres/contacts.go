@@ -1,0 +1,85 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	selectCounts = `SELECT contacts, subscribed FROM lists WHERE namespace = $1 AND name = $2`
+
+	selectContacts = `SELECT ` + contactColumns + ` FROM contacts c WHERE namespace = $1 AND list = $2`
+)
+
+// Count implements store.Contacts.
+func (s *Store) Count(ctx context.Context, list contact.ListKey) (counts contact.Counts, err error) {
+	err = s.readRow(ctx, []any{&counts.Contacts, &counts.Subscribed}, selectCounts, list.Namespace, list.Name)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return contact.Counts{}, fmt.Errorf("count contacts: %w", err)
+	}
+	return counts, nil
+}
+
+// FindContact implements store.ContactReader.
+func (s *Store) FindContact(ctx context.Context, list contact.ListKey, address string) (contact.Contact, error) {
+	return s.find(ctx, " AND address = $3", list, address)
+}
+
+// FindContactByID implements store.ContactReader.
+func (s *Store) FindContactByID(ctx context.Context, list contact.ListKey, id int64) (contact.Contact, error) {
+	return s.find(ctx, " AND id = $3", list, id)
+}
+
+func (s *Store) find(ctx context.Context, condition string, list contact.ListKey, name any) (contact.Contact, error) {
+	found, err := readAll(ctx, s, scanContact, selectContacts+condition, list.Namespace, list.Name, name)
+	if err == nil && len(found) == 0 {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return contact.Contact{}, fmt.Errorf("find a contact: %w", err)
+	}
+	return found[0].Contact, nil
+}
+
+// addressed is a contact with the address that it is found by.
+type addressed struct {
+	contact.Contact
+	address string
+}
+
+// scanContact reads contactColumns.
+func scanContact(row pgx.CollectableRow) (found addressed, err error) {
+	var (
+		list   contact.ListKey
+		stored contactRow
+	)
+	err = row.Scan(&list.Namespace, &list.Name, &found.address, &stored.id, &stored.revision, &stored.state)
+	if err != nil {
+		return found, err
+	}
+	decoded, err := stored.decode()
+	found.Contact = *decoded
+	return found, err
+}
+
+// ListContacts implements store.ContactReader.
+func (s *Store) ListContacts(ctx context.Context, list contact.ListKey, after string, limit int) (page []contact.Contact, next string, err error) {
+	found, err := readAll(ctx, s, scanContact, selectContacts+" AND address > $3 ORDER BY address LIMIT $4",
+		list.Namespace, list.Name, after, limit)
+	if err != nil {
+		return nil, "", fmt.Errorf("list contacts: %w", err)
+	}
+	for i := range found {
+		page, next = append(page, found[i].Contact), found[i].address
+	}
+	if len(page) < limit {
+		next = ""
+	}
+	return page, next, nil
+}

@@ -1,0 +1,191 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
+)
+
+const (
+	selectHead = `SELECT value FROM counters WHERE name = 'log'`
+
+	selectEvents = `SELECT position, id, namespace, list, address, type, source, time, payload FROM events`
+
+	// Clocks of processes may differ from the server's, so the day before is looked
+	// at as well.
+	selectPositionAt = `SELECT position - 1 FROM events WHERE time >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date - 1 ORDER BY position LIMIT 1`
+
+	selectLastPosition = `SELECT coalesce(max(position), 0) FROM events
+		WHERE namespace = $1 AND list = $2 AND address = $3 AND position <= $4`
+)
+
+// Head implements store.Log.
+func (s *Store) Head(ctx context.Context) (head int64, err error) {
+	if err := s.readRow(ctx, []any{&head}, selectHead); err != nil {
+		return 0, fmt.Errorf("look for the end of the log: %w", err)
+	}
+	return head, nil
+}
+
+// Read implements store.Log.
+func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
+	where := s.conditions(query)
+	events, err := readAll(ctx, s, scanEvent,
+		selectEvents+where.String()+" ORDER BY position LIMIT "+where.argument(query.PageSize()), where.arguments...)
+	if err != nil {
+		return nil, fmt.Errorf("read the event log: %w", err)
+	}
+	return events, nil
+}
+
+func scanEvent(row pgx.CollectableRow) (event contact.Event, err error) {
+	var encoded []byte
+	err = row.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name, &event.Address,
+		&event.Type, &event.Source, &event.Time, &encoded)
+	if err != nil {
+		return event, err
+	}
+	event.Time = event.Time.UTC()
+	err = encoding.DecodePayload(encoded, &event)
+	return event, err
+}
+
+// CountEvents implements store.Log.
+func (s *Store) CountEvents(ctx context.Context, query store.Query) (count int64, err error) {
+	where := s.conditions(query)
+	err = s.session(ctx, longPatience, func(ctx context.Context, conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, "SELECT count(*) FROM events"+where.String(), where.arguments...).Scan(&count)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count events: %w", err)
+	}
+	return count, nil
+}
+
+// PositionBefore implements store.Log.
+func (s *Store) PositionBefore(ctx context.Context, at time.Time) (position int64, err error) {
+	// Events that are appended meanwhile are behind this.
+	head, err := s.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = s.session(ctx, longPatience, func(ctx context.Context, conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, selectPositionAt, at).Scan(&position)
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return head, nil
+	case err != nil:
+		return 0, fmt.Errorf("look for the events of a time: %w", err)
+	}
+	return position, nil
+}
+
+// LastPosition implements store.Log.
+func (s *Store) LastPosition(ctx context.Context, list contact.ListKey, address string, upTo int64) (position int64, err error) {
+	err = s.readRow(ctx, []any{&position}, selectLastPosition, list.Namespace, list.Name, address, upTo)
+	if err != nil {
+		return 0, fmt.Errorf("look for the last event of a contact: %w", err)
+	}
+	return position, nil
+}
+
+// conditions are terms that must all hold, with their arguments.
+type conditions struct {
+	terms     []string
+	arguments []any
+}
+
+// String returns the WHERE clause.
+func (c *conditions) String() string { return " WHERE " + strings.Join(c.terms, " AND ") }
+
+// argument adds an argument and returns its place.
+func (c *conditions) argument(value any) string {
+	c.arguments = append(c.arguments, value)
+	return "$" + strconv.Itoa(len(c.arguments))
+}
+
+// add adds a term whose only argument is its %.
+func (c *conditions) add(term string, value any) {
+	c.terms = append(c.terms, strings.Replace(term, "%", c.argument(value), 1))
+}
+
+// conditions turns a query into a WHERE clause.
+func (s *Store) conditions(query store.Query) *conditions {
+	c := &conditions{}
+	c.add("position > %", query.After)
+	if query.UpTo > 0 {
+		c.add("position <= %", query.UpTo)
+	}
+	if query.Positions != nil {
+		c.add("position = ANY (%::bigint[])", query.Positions)
+	}
+	// Nothing is left out by these; they keep old partitions from being looked at.
+	since, before := s.days.within(bounds(query))
+	if !since.IsZero() {
+		c.add("day >= %::date", since)
+	}
+	if !before.IsZero() {
+		c.add("day < %::date", before)
+	}
+	if query.Filter.Namespace != "" {
+		c.add("namespace = %", query.Filter.Namespace)
+	}
+	c.match(query)
+	return c
+}
+
+// bounds returns between which positions a query looks.
+func bounds(query store.Query) (after, upTo int64) {
+	after, upTo = query.After, query.UpTo
+	for i, position := range query.Positions {
+		if i == 0 {
+			after, upTo = position-1, position
+		}
+		after, upTo = min(after, position-1), max(upTo, position)
+	}
+	return after, upTo
+}
+
+// match adds what a query says of events, beside their namespace.
+func (c *conditions) match(query store.Query) {
+	filter := &query.Filter
+	of := &conditions{arguments: c.arguments}
+	if len(filter.Lists) > 0 {
+		of.add("list = ANY (%::text[])", filter.Lists)
+	}
+	switch {
+	case len(filter.Types) > 0:
+		of.add("type = ANY (%::text[])", texts(filter.Types))
+	case query.Positions == nil:
+		of.add("type = ANY (%::text[])", texts(contact.EventTypes))
+	}
+	if len(filter.Sources) > 0 {
+		of.add("source = ANY (%::text[])", texts(filter.Sources))
+	}
+	if len(filter.Operations) > 0 && len(of.terms) > 0 {
+		either := "(" + strings.Join(of.terms, " AND ") + ") OR (type = ANY (" + of.argument(texts(filter.Operations)) +
+			"::text[]) AND address <> " + of.argument(filter.Except) + ")"
+		of.terms = []string{"(" + either + ")"}
+	}
+	c.terms, c.arguments = append(c.terms, of.terms...), of.arguments
+}
+
+// texts returns values as the driver takes them.
+func texts[T ~string](values []T) []string {
+	converted := make([]string, len(values))
+	for i, value := range values {
+		converted[i] = string(value)
+	}
+	return converted
+}

@@ -1,0 +1,130 @@
+CREATE TABLE meta (
+  name  text PRIMARY KEY,
+  value text NOT NULL
+);
+
+-- What rises one by one, in the order of commits: whoever makes one rise locks its
+-- row until the commit. log is the last position, contacts the last number of a
+-- contact, deliveries the last revision.
+CREATE TABLE counters (
+  name  text PRIMARY KEY,
+  value bigint NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+INSERT INTO counters VALUES ('log', 0), ('contacts', 0), ('deliveries', 0);
+
+CREATE TABLE lists ( -- counters, kept with each change so that counting is free
+  namespace  text NOT NULL,
+  name       text NOT NULL,
+  contacts   bigint NOT NULL,
+  subscribed bigint NOT NULL,
+  PRIMARY KEY (namespace, name)
+) WITH (fillfactor = 50);
+
+CREATE TABLE contacts (
+  id          bigint PRIMARY KEY,
+  namespace   text COLLATE "C" NOT NULL,
+  list        text COLLATE "C" NOT NULL,
+  address     text COLLATE "C" NOT NULL, -- as addresses are compared
+  external_id text COLLATE "C",          -- NULL when there is none
+  revision    bigint NOT NULL,
+  state       json NOT NULL              -- contact.Contact
+);
+CREATE UNIQUE INDEX contacts_address ON contacts (namespace, list, address);
+CREATE UNIQUE INDEX contacts_external_id ON contacts (namespace, list, external_id)
+  WHERE external_id IS NOT NULL;
+
+CREATE TABLE events ( -- the log, append only, a partition for each day
+  position  bigint NOT NULL,
+  day       date NOT NULL, -- when it was appended; never before the day of an earlier event
+  id        text NOT NULL,
+  namespace text COLLATE "C" NOT NULL,
+  list      text COLLATE "C" NOT NULL,
+  address   text COLLATE "C" NOT NULL, -- as addresses are compared; empty in a tombstone
+  type      text COLLATE "C" NOT NULL,
+  source    text COLLATE "C" NOT NULL,
+  time      timestamptz NOT NULL,
+  payload   json NOT NULL, -- the rest, see encoding.Payload
+  PRIMARY KEY (position, day)
+) PARTITION BY RANGE (day);
+CREATE INDEX events_address ON events (namespace, list, address, position);
+CREATE INDEX events_time ON events USING brin (time);
+
+CREATE TABLE log_days ( -- where in the log each day begins
+  day            date PRIMARY KEY,
+  first_position bigint NOT NULL
+);
+
+CREATE TABLE forgetting ( -- events that become tombstones once all have them
+  position bigint PRIMARY KEY
+);
+
+CREATE TABLE idempotency ( -- changes of which a repeat is recognised
+  key         text COLLATE "C" PRIMARY KEY,
+  fingerprint text NOT NULL,
+  decision    json NOT NULL, -- see encoding.Decision
+  until       timestamptz NOT NULL
+);
+CREATE INDEX idempotency_until ON idempotency (until);
+
+CREATE SEQUENCE tokens;
+
+CREATE TABLE dispatchers (
+  name       text PRIMARY KEY,
+  id         bigint NOT NULL DEFAULT nextval('tokens'), -- another one each time it joins after it has left
+  expires_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE deliveries (
+  namespace text COLLATE "C" NOT NULL,
+  name      text COLLATE "C" NOT NULL,
+  token     bigint NOT NULL DEFAULT nextval('tokens'),
+  owner     bigint, -- the id of a dispatcher, which may have left or be dead
+  cursor    bigint NOT NULL,
+  open      json NOT NULL DEFAULT '[]', -- []store.OpenEvent
+  behind    bigint NOT NULL DEFAULT 0,
+  health    json NOT NULL DEFAULT '{}', -- store.Health
+  life      json NOT NULL DEFAULT '{}', -- store.Life
+  revision  bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (namespace, name)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX deliveries_revision ON deliveries (revision);
+
+CREATE TABLE set_aside ( -- events that a subscription could not be sent
+  namespace text COLLATE "C" NOT NULL,
+  name      text COLLATE "C" NOT NULL,
+  position  bigint NOT NULL,
+  PRIMARY KEY (namespace, name, position)
+);
+CREATE INDEX set_aside_position ON set_aside (position);
+
+CREATE TABLE requests ( -- the last of each type that somebody asked of a subscription
+  namespace text COLLATE "C" NOT NULL,
+  name      text COLLATE "C" NOT NULL,
+  type      text NOT NULL,
+  value     text NOT NULL,
+  details   json NOT NULL, -- the rest of store.Request
+  revision  bigint NOT NULL,
+  PRIMARY KEY (namespace, name, type)
+);
+CREATE INDEX requests_revision ON requests (revision);
+
+CREATE TABLE attempts ( -- the last ones of each subscription
+  namespace text COLLATE "C" NOT NULL,
+  name      text COLLATE "C" NOT NULL,
+  attempts  text NOT NULL, -- store.Attempt as JSON, a line each
+  PRIMARY KEY (namespace, name)
+);
+
+CREATE TABLE key_usage ( -- when each API key was last used
+  namespace text NOT NULL,
+  name      text NOT NULL,
+  last_used timestamptz NOT NULL,
+  PRIMARY KEY (namespace, name)
+);
+
+CREATE TABLE texts ( -- checked templates of lists
+  namespace text NOT NULL,
+  list      text NOT NULL,
+  texts     json NOT NULL, -- store.ListTexts
+  PRIMARY KEY (namespace, list)
+);

@@ -1,0 +1,171 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/jackc/pgx/v5"
+)
+
+// watch is a number that rises, and that others wait for.
+type watch struct {
+	mu    sync.Mutex
+	value int64
+	// risen is closed and replaced when value rises.
+	risen chan struct{}
+}
+
+func newWatch() *watch { return &watch{risen: make(chan struct{})} }
+
+// reach lifts the number to a value, unless it is there already.
+func (w *watch) reach(value int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if value > w.value {
+		w.set(value)
+	}
+}
+
+func (w *watch) rise() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.set(w.value + 1)
+}
+
+// set changes the number; mu is held.
+func (w *watch) set(value int64) {
+	w.value = value
+	close(w.risen)
+	w.risen = make(chan struct{})
+}
+
+// wait returns the number once it is above this one, or the context's error.
+func (w *watch) wait(ctx context.Context, after int64) (int64, error) {
+	for {
+		w.mu.Lock()
+		value, risen := w.value, w.risen
+		w.mu.Unlock()
+		if value > after {
+			return value, nil
+		}
+		select {
+		case <-risen:
+		case <-ctx.Done():
+			return after, ctx.Err()
+		}
+	}
+}
+
+// WaitForEvents implements store.Log.
+func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
+	_, err := s.log.wait(ctx, after)
+	return err
+}
+
+// WaitForOwners implements store.Owners.
+func (s *Store) WaitForOwners(ctx context.Context, after int64) (int64, error) {
+	return s.owners.wait(ctx, after)
+}
+
+// The channels that processes notify each other on. They are the database's, so
+// the schema is in their names.
+func (s *Store) eventsChannel() string { return s.schema + "_events" }
+func (s *Store) ownersChannel() string { return s.schema + "_owners" }
+
+const notify = `SELECT pg_notify($1, $2)`
+
+// pollInterval is how long a notification that got lost is waited for.
+const pollInterval = time.Second
+
+// listen hears of the commits of other processes, until the store is closed.
+func (s *Store) listen() {
+	for s.lifetime.Err() == nil {
+		err := s.hear(s.lifetime)
+		s.listening.Store(false)
+		logr.FromContextOrDiscard(s.lifetime).V(1).Info("listening to the store ended", "reason", fmt.Sprint(err))
+		select {
+		case <-time.After(pollInterval):
+		case <-s.lifetime.Done():
+		}
+	}
+}
+
+// hear listens on a connection of its own until that breaks.
+func (s *Store) hear(ctx context.Context) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }() // nothing is open on it
+	for _, channel := range []string{s.eventsChannel(), s.ownersChannel()} {
+		if _, err := conn.Exec(ctx, "LISTEN "+quote(channel)); err != nil {
+			return err
+		}
+	}
+	s.listening.Store(true)
+	s.owners.rise() // something may have been missed
+	for {
+		notification, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		switch notification.Channel {
+		case s.eventsChannel():
+			if head, err := strconv.ParseInt(notification.Payload, 10, 64); err == nil {
+				s.log.reach(head)
+			}
+		case s.ownersChannel():
+			s.owners.rise()
+		}
+	}
+}
+
+// connect makes a connection that is in no pool.
+func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
+	config, _, err := readConfig(s.file)
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.RuntimeParams["search_path"] = quote(s.schema)
+	timed, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(timed, config.ConnConfig)
+	if err != nil {
+		return nil, unreachable{err}
+	}
+	return conn, nil
+}
+
+// poll asks for what notifications have not told, and logs when the server goes
+// away and when it comes back.
+func (s *Store) poll() {
+	logger := logr.FromContextOrDiscard(s.lifetime)
+	away := false
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.lifetime.Done():
+			return
+		}
+		head, err := s.Head(s.lifetime)
+		if err == nil {
+			s.log.reach(head)
+		}
+		if !s.listening.Load() {
+			s.owners.rise() // it may be for nothing
+		}
+		switch {
+		case err != nil && !away && s.lifetime.Err() == nil:
+			logger.Error(err, "store is not available")
+		case err == nil && away:
+			logger.Info("store is available again")
+		}
+		away = err != nil
+	}
+}

@@ -1,0 +1,198 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	// queueSize is how many jobs may wait for the writer; more callers wait to
+	// get into the queue.
+	queueSize = 4096
+	// maxBatch is how many jobs share one commit at most. It bounds how long a
+	// job waits for those before it, in this process and in others.
+	maxBatch = 1024
+)
+
+// writer appends to the log, on one goroutine. There is no timer: a batch is what
+// queued up while the last one was being committed.
+type writer struct {
+	store   *Store
+	stopped sync.WaitGroup
+
+	// sending guards closed: whoever sends to the queue holds it for reading.
+	sending sync.RWMutex
+	closed  bool
+	queue   chan *job
+}
+
+// job is what one caller wants. It shares a transaction with others.
+type job struct {
+	ctx   context.Context
+	steps []step
+	// overdue is when the job has waited for its turn for too long.
+	overdue time.Time
+	done    chan struct{}
+
+	// results has what became of each step, unless err is set: nothing was done then.
+	results []store.ChangeResult
+	err     error
+}
+
+// step is a change of a contact or, where raise is set, an operational event. Of
+// the change that has Once alone.
+type step struct {
+	change store.Change
+	raise  *contact.Event
+}
+
+func newWriter(s *Store) *writer {
+	return &writer{store: s, queue: make(chan *job, queueSize)}
+}
+
+func (w *writer) start() { w.stopped.Go(w.loop) }
+
+// close finishes what is queued.
+func (w *writer) close() {
+	w.sending.Lock()
+	if !w.closed {
+		close(w.queue)
+	}
+	w.closed = true
+	w.sending.Unlock()
+	w.stopped.Wait()
+}
+
+// do makes steps in one commit, and returns once that is durable.
+func (w *writer) do(ctx context.Context, steps []step) ([]store.ChangeResult, error) {
+	j := &job{ctx: ctx, steps: steps, overdue: time.Now().Add(patience), done: make(chan struct{})}
+	if err := w.send(j); err != nil {
+		return nil, err
+	}
+	<-j.done
+	return j.results, j.err
+}
+
+func (w *writer) send(j *job) error {
+	w.sending.RLock()
+	defer w.sending.RUnlock()
+	if w.closed {
+		return fmt.Errorf("%w: it is closed", store.ErrUnavailable)
+	}
+	select {
+	case w.queue <- j:
+		return nil
+	case <-j.ctx.Done():
+		return j.ctx.Err()
+	}
+}
+
+func (w *writer) loop() {
+	batch := make([]*job, 0, maxBatch)
+	for first := range w.queue {
+		batch = append(batch[:0], first)
+		for len(batch) < maxBatch && len(w.queue) > 0 { // nobody else receives
+			batch = append(batch, <-w.queue)
+		}
+		w.runBatch(batch)
+		for _, j := range batch {
+			close(j.done)
+		}
+	}
+}
+
+// errOverdue: the jobs before it have taken all the time that there was.
+var errOverdue = errors.New("it has been busy for too long")
+
+// runBatch sets the results of each job, or its error.
+func (w *writer) runBatch(batch []*job) {
+	jobs := make([]*job, 0, len(batch))
+	for _, j := range batch {
+		switch {
+		case j.ctx.Err() != nil:
+			j.err = j.ctx.Err() // nobody waits for it any more
+		case time.Now().After(j.overdue):
+			j.err = fmt.Errorf("%w: %w", store.ErrUnavailable, errOverdue)
+		default:
+			jobs = append(jobs, j)
+		}
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	err := w.commit(jobs)
+	if err != nil && len(jobs) > 1 && !isAway(err) {
+		for _, j := range jobs { // one of them is at fault
+			w.runBatch([]*job{j})
+		}
+		return
+	}
+	for _, j := range jobs {
+		if err != nil {
+			j.results, j.err = nil, fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+		}
+	}
+}
+
+// commit makes the steps of jobs in one transaction. It returns nil when that is
+// durable; each job has its results then.
+func (w *writer) commit(jobs []*job) error {
+	ctx, cancel := context.WithTimeout(w.store.lifetime, patience)
+	defer cancel()
+	var err error
+	for range 2 {
+		var answered *pgconn.PgError
+		err = w.tryCommit(ctx, jobs)
+		if !errors.As(err, &answered) || answered.Code != noPartition {
+			break
+		}
+		w.store.days.forget() // somebody has pruned it
+	}
+	return err
+}
+
+// noPartition is the code of the error that no partition takes a row.
+const noPartition = "23514"
+
+func (w *writer) tryCommit(ctx context.Context, jobs []*job) error {
+	tx, err := w.store.lockLog(ctx, jobs)
+	if err != nil {
+		return err
+	}
+	made, err := tx.decide(ctx, jobs)
+	if err != nil {
+		release(ctx, tx.conn)
+		return err
+	}
+	batch, err := made.statements(w.store)
+	if err != nil {
+		release(ctx, tx.conn)
+		return err
+	}
+	if err := w.store.finish(ctx, tx.conn, batch); err != nil {
+		return err
+	}
+	w.store.appended(made)
+	results := made.results
+	for _, j := range jobs {
+		j.results, results = slices.Clip(results[:len(j.steps)]), results[len(j.steps):]
+	}
+	return nil
+}
+
+// appended takes note of what was committed.
+func (s *Store) appended(made *plan) {
+	s.log.reach(made.head)
+	if made.newDay() {
+		s.days.begin(made.stored.day, made.stored.head+1)
+	}
+}
