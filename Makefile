@@ -12,8 +12,16 @@ export GOFLAGS += -modcacherw
 $(shell mkdir -p "$(HOME)")
 endif
 
-# VERSION is stamped into the binary.
+# VERSION and COMMIT are stamped into the binary and the image.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+stamps = -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# What make image builds: its name, and for which platforms. Several at a time need
+# IMAGE_FLAGS=--push, because a local store of images takes one. DOCKER=podman works, too.
+IMAGE ?= ghcr.io/postbus/postbus:$(VERSION)
+PLATFORMS ?= linux/$(shell go env GOARCH)
+DOCKER ?= docker
 
 # Where make run puts things and listens. Each can be set: make run POSTBUS_DIR=…
 POSTBUS_DIR ?= .postbus
@@ -86,16 +94,25 @@ verify: ## Generated files, format, lint, modules, vulnerabilities and docs; the
 
 .PHONY: build
 build: ## bin/postbus, and bin/kubectl-postbus, which is the same as a plugin of kubectl
-	@hack/build.sh bin/postbus . -ldflags "-s -w -X main.version=$(VERSION)" .
+	@hack/build.sh bin/postbus . -ldflags "-s -w $(stamps)" .
 	@ln -sf postbus bin/kubectl-postbus
+
+.PHONY: image
+image: ## The container image IMAGE for PLATFORMS, with what IMAGE_FLAGS says (--push)
+	$(DOCKER) buildx build --platform=$(PLATFORMS) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMAGE) $(IMAGE_FLAGS) .
+
+.PHONY: sbom
+sbom: bin/cyclonedx-gomod ## dist/postbus.cdx.json: what is in the binary, as CycloneDX
+	@mkdir -p dist
+	bin/cyclonedx-gomod app -json -licenses -packages -output dist/postbus.cdx.json .
 
 .PHONY: controlplane
 controlplane: ## bin/etcd, bin/kube-apiserver and bin/kubectl, once (minutes the first time)
 	@hack/controlplane/build.sh bin
 
 .PHONY: clean
-clean: ## Remove what was built and stored: bin/ and $(POSTBUS_DIR)/
-	rm -rf bin "$(POSTBUS_DIR)"
+clean: ## Remove what was built and stored: bin/, dist/ and $(POSTBUS_DIR)/
+	rm -rf bin dist "$(POSTBUS_DIR)"
 
 ##@ Develop
 
@@ -121,7 +138,7 @@ vuln: bin/govulncheck ## Look for known vulnerabilities (GOVULNDB=URL names anot
 
 .PHONY: tidy
 tidy: ## Tidy go.mod of every module
-	@for module in . hack/tools hack/controlplane hack/monitoring; do (cd "$$module" && go mod tidy) || exit 1; done
+	@for module in . hack/tools hack/controlplane hack/monitoring hack/sbom; do (cd "$$module" && go mod tidy) || exit 1; done
 
 .PHONY: help
 help: ## This list
@@ -139,6 +156,9 @@ bin/golangci-lint: $(tools) hack/tools/golangci-lint/main.go
 
 bin/govulncheck: $(tools)
 	@hack/build.sh $@ hack/tools golang.org/x/vuln/cmd/govulncheck
+
+bin/cyclonedx-gomod: hack/sbom/go.mod hack/sbom/go.sum
+	@hack/build.sh $@ hack/sbom github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 
 bin/crd-ref-docs: $(tools)
 	@hack/build.sh $@ hack/tools github.com/elastic/crd-ref-docs

@@ -23,8 +23,8 @@ import (
 	"postbus.dev/postbus/internal/console"
 )
 
-// version is stamped by the build.
-var version string
+// version and commit are stamped by the build.
+var version, commit string
 
 const usage = `Postbus: webhooks for mailing lists, declared in Kubernetes.
 
@@ -77,7 +77,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	}
 	switch name := arguments[0]; name {
 	case "version":
-		_, err := fmt.Fprintln(out, programVersion())
+		_, err := fmt.Fprintln(out, programVersion()+fromCommit())
 		return err
 	case "help", "-h", "--help":
 		_, err := fmt.Fprint(out, usage)
@@ -105,4 +105,12 @@ func programVersion() string {
 		return info.Main.Version
 	}
 	return "(unknown)"
+}
+
+// fromCommit tells which commit the program was built from, where that is known.
+func fromCommit() string {
+	if commit == "" {
+		return ""
+	}
+	return " (commit " + commit + ")"
 }

@@ -311,3 +311,12 @@ func TestStopsInOrder(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(reopened.Close()).To(Succeed())
 }
+
+func TestVersionNamesItsCommit(t *testing.T) {
+	g := NewWithT(t)
+	commit = "0123abc"
+	defer func() { commit = "" }()
+	var out bytes.Buffer
+	g.Expect(run(t.Context(), []string{"version"}, &out)).To(Succeed())
+	g.Expect(out.String()).To(Equal(programVersion() + " (commit 0123abc)\n"))
+}

@@ -18,11 +18,12 @@ trap 'rm -f "$before" "$after"' EXIT
 tree >"$before"
 
 make generate docs fmt
-for module in . hack/tools hack/controlplane hack/monitoring; do
+for module in . hack/tools hack/controlplane hack/monitoring hack/sbom; do
   echo "checking that $module/go.mod is tidy"
   (cd "$module" && go mod tidy -diff)
 done
 make lint vuln
+hack/size.sh
 
 tree >"$after"
 if ! cmp -s "$before" "$after"; then
