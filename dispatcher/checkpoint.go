@@ -14,6 +14,10 @@ const (
 	// checkpointInterval is how often changed ledgers are written: what a
 	// process that dies sends again is what happened in this time.
 	checkpointInterval = 250 * time.Millisecond
+	// lastTries is how many checkpoints in a row may fail before the rows of runners
+	// that have ended are left to others without their last one: 10 s of them, which a
+	// dispatcher whose store is away does not live to see.
+	lastTries = 40
 	// defaultIdleInterval bounds what is read again after a start.
 	defaultIdleInterval = time.Minute
 )
@@ -26,6 +30,9 @@ type checkpointer struct {
 	metrics  *metrics
 	// soon asks for a checkpoint before its time.
 	soon chan struct{}
+	// failed is how many checkpoints in a row could not be written while the store
+	// took the dispatcher for alive.
+	failed int
 }
 
 func newCheckpointer(registry *registry, tail *tail, metrics *metrics) *checkpointer {
@@ -83,11 +90,32 @@ func (c *checkpointer) scrub(ctx context.Context) {
 	}
 }
 
-// write writes once. What could not be written is written the next time.
+// write writes once, and leaves to others what is written for the last time. What
+// could not be written is written the next time. It alone writes rows, so nothing of
+// a runner is on its way to the store when its row is released.
 func (c *checkpointer) write(ctx context.Context, idle bool) {
-	changed, progress := c.collect(idle)
+	all, ended := c.registry.owned()
+	written := c.save(ctx, all, func(running *entry) bool {
+		_, last := ended[running]
+		return idle || last
+	})
+	switch {
+	case written || !c.registry.members.lives():
+		c.failed = 0
+	default:
+		c.failed++
+	}
+	if written || c.failed >= lastTries {
+		c.registry.release(ctx, ended)
+	}
+}
+
+// save writes what has changed of these runners, and reports whether the store has
+// it. idle asks for cursors too that have merely moved.
+func (c *checkpointer) save(ctx context.Context, all []*entry, idle func(*entry) bool) (written bool) {
+	changed, progress := c.collect(all, idle)
 	if len(progress) == 0 {
-		return
+		return true
 	}
 	gone, err := c.store.Checkpoint(ctx, progress)
 	if err != nil {
@@ -98,21 +126,21 @@ func (c *checkpointer) write(ctx context.Context, idle bool) {
 			c.metrics.checkpointErrors.Inc()
 			logr.FromContextOrDiscard(ctx).Error(err, "checkpoint was not written, trying again", "subscriptions", len(changed))
 		}
-		return
+		return false
 	}
 	for _, key := range gone {
 		c.registry.lost(key)
 	}
+	return true
 }
 
-// collect takes the snapshots of all runners at one position of the tail.
-func (c *checkpointer) collect(idle bool) (changed []*runner, progress []store.Progress) {
-	runners := c.registry.all()
+// collect takes the snapshots of runners at one position of the tail.
+func (c *checkpointer) collect(all []*entry, idle func(*entry) bool) (changed []*runner, progress []store.Progress) {
 	c.tail.mu.Lock()
 	defer c.tail.mu.Unlock()
-	for _, r := range runners {
-		if written, ok := r.snapshot(c.tail.position, idle); ok {
-			changed = append(changed, r)
+	for _, running := range all {
+		if written, ok := running.runner.snapshot(c.tail.position, idle(running)); ok {
+			changed = append(changed, running.runner)
 			progress = append(progress, written)
 		}
 	}

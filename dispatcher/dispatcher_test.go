@@ -85,8 +85,13 @@ func (r *rig) run() (stop func()) {
 	if options.Store == nil {
 		options.Store = r.store
 	}
-	options.Registerer, options.Version = r.metrics, "test"
-	options.ShutdownTimeout, options.IdleInterval = time.Second, time.Second
+	options.Registerer, options.IdleInterval = r.metrics, time.Second
+	if options.Version == "" {
+		options.Version = "test"
+	}
+	if options.ShutdownTimeout == 0 {
+		options.ShutdownTimeout = time.Second
+	}
 	parts.Go(func() { g.Expect(Run(ctx, options)).To(Succeed()) })
 	stop = sync.OnceFunc(func() { cancel(); parts.Wait() })
 	r.t.Cleanup(stop)

@@ -17,6 +17,11 @@
 // Runners come and go with the WebhookSubscriptions, which registry watches. Where
 // there is a mail server each ContactList has one too, from its first opt-in mail
 // on: an attempt of it is an SMTP session.
+//
+// Several dispatchers share a store. Each says again and again that it lives
+// (membership.go), finds out from the names of the living what it ought to own
+// (ownership.go), claims that (claim.go) and leaves what it ought not to
+// (handover.go). Where they disagree the store decides.
 package dispatcher
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists;webhooksubscriptions,verbs=get;list;watch

@@ -16,6 +16,8 @@ type metrics struct {
 	mails            *prometheus.CounterVec
 	mailLatency      prometheus.Histogram
 	checkpointErrors prometheus.Counter
+	owned            prometheus.Gauge
+	joinErrors       prometheus.Counter
 	// latencies makes the histograms of subscriptions.
 	latencies *prometheus.HistogramVec
 }
@@ -56,6 +58,14 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "postbus_dispatcher_checkpoint_errors_total",
 			Help: "Checkpoints that could not be written and were tried again.",
 		}),
+		owned: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "postbus_dispatcher_owned_deliveries",
+			Help: "Subscriptions that this dispatcher owns, with the opt-in mails of lists and the notices of namespaces.",
+		}),
+		joinErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "postbus_dispatcher_join_errors_total",
+			Help: "Times that this dispatcher could not tell the others that it lives. After 6 s of them it begins no call until it can again.",
+		}),
 		latencies: newLatencies(),
 	}
 	m.attempts.WithLabelValues(outcomeDelivered)
@@ -70,7 +80,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	for _, reason := range mailReasons {
 		m.mails.WithLabelValues(string(reason))
 	}
-	registerer.MustRegister(m.attempts, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors)
+	registerer.MustRegister(m.attempts, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors, m.owned, m.joinErrors)
 	return m
 }
 

@@ -68,6 +68,26 @@ func (a *recentAttempts) write(ctx context.Context, now time.Time, last bool) {
 	}
 }
 
+// writeOf writes all there is of these subscriptions, whose rows are about to be
+// left to others. What can't be written is left out.
+func (a *recentAttempts) writeOf(ctx context.Context, keys map[store.SubscriptionKey]struct{}) {
+	a.mu.Lock()
+	var last []store.AttemptLog
+	for key := range keys {
+		if log := a.unsaid[key]; log != nil {
+			last = append(last, *log)
+			delete(a.unsaid, key)
+		}
+		delete(a.notBefore, key)
+	}
+	a.mu.Unlock()
+	for some := range slices.Chunk(last, recentBatch) {
+		if err := a.store.AddAttempts(ctx, some); err != nil && ctx.Err() == nil {
+			logr.FromContextOrDiscard(ctx).Error(err, "last attempts were not written", "subscriptions", len(some))
+		}
+	}
+}
+
 // take returns what is due, at most a batch of it unless it is the last time.
 func (a *recentAttempts) take(now time.Time, last bool) (due []store.AttemptLog) {
 	a.mu.Lock()

@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,17 +18,20 @@ import (
 	"postbus.dev/postbus/internal/store"
 )
 
-// notOpenRetry is the wait for the controller to open a subscription's row.
-const notOpenRetry = time.Second
+// followers is how many subscriptions are followed at once: enough to claim 5,000
+// rows within seconds where each takes a few milliseconds on the network, and no
+// more than a pool of connections has left for others.
+const followers = 8
 
 // registry has one runner for each WebhookSubscription that the controller has
-// opened, and keeps it to the object's spec. Where there is a mail server it has
-// one for the opt-in mails of each ContactList too, so that a list whose mails
-// can't be sent is in no other's way.
+// opened and that this dispatcher owns, and keeps it to the object's spec. Where
+// there is a mail server it has one for the opt-in mails of each ContactList too, so
+// that a list whose mails can't be sent is in no other's way.
 type registry struct {
 	options *Options
 	tail    *tail
 	lists   *listBook
+	members *membership
 	metrics *metrics
 	recent  *recentAttempts
 	// checkpoint asks for a checkpoint now.
@@ -41,28 +43,33 @@ type registry struct {
 	attempts context.Context
 
 	running sync.WaitGroup
+
+	// mu guards what follows.
 	mu      sync.Mutex
 	runners map[store.SubscriptionKey]*entry
+	// wanted are the rows that one of the dispatchers is to deliver from.
+	wanted map[store.SubscriptionKey]struct{}
+	// contested are rows that this dispatcher ought to own and another one does.
+	contested map[store.SubscriptionKey]struct{}
+	// doubtful are rows that this dispatcher may own without knowing it, because it
+	// did not hear what became of a claim.
+	doubtful map[store.SubscriptionKey]struct{}
 }
 
-// entry is a runner with what ends it.
-type entry struct {
-	runner *runner
-	// stopLoop ends taking events and starting attempts, stopAttempts ends
-	// those under way.
-	stopLoop, stopAttempts context.CancelFunc
-}
-
-func newRegistry(attempts context.Context, options *Options, tail *tail, metrics *metrics) *registry {
+func newRegistry(attempts context.Context, options *Options, tail *tail, members *membership, metrics *metrics) *registry {
 	g := &registry{
-		options: options, tail: tail, lists: &listBook{}, metrics: metrics, attempts: attempts,
+		options: options, tail: tail, lists: &listBook{}, members: members, metrics: metrics, attempts: attempts,
 		recent: newRecentAttempts(options.Store),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
-		runners:     map[store.SubscriptionKey]*entry{},
 		connections: make(chan struct{}, mailConnections),
+		runners:     map[store.SubscriptionKey]*entry{},
+		wanted:      map[store.SubscriptionKey]struct{}{},
+		contested:   map[store.SubscriptionKey]struct{}{},
+		doubtful:    map[store.SubscriptionKey]struct{}{},
 	}
 	tail.forget, tail.askForMail, tail.askForNotice = g.forget, g.enqueueMails, g.enqueueNotices
+	members.changed = g.ownersChanged
 	return g
 }
 
@@ -140,6 +147,20 @@ func (g *registry) enqueue(object any) {
 	}
 }
 
+// ownersChanged follows again what may have another owner now: all that is wanted
+// when rows have moved, otherwise those that another dispatcher owned.
+func (g *registry) ownersChanged(moved bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	again := g.contested
+	if moved {
+		again = g.wanted
+	}
+	for key := range again {
+		g.queue.Add(key)
+	}
+}
+
 // run follows the reported changes until the context ends, and returns when
 // the last runner has ended.
 func (g *registry) run(ctx context.Context) {
@@ -148,10 +169,21 @@ func (g *registry) run(ctx context.Context) {
 	if g.options.Mail.Server == (MailServer{}) {
 		logr.FromContextOrDiscard(ctx).Info("opt-in mails and notices wait, because there is no mail server (--smtp-server)")
 	}
+	var all sync.WaitGroup
+	for range followers {
+		all.Go(func() { g.followAll(ctx) })
+	}
+	all.Wait()
+	g.running.Wait()
+}
+
+// followAll follows what is queued until the queue is shut down. The queue hands
+// out a key to one at a time.
+func (g *registry) followAll(ctx context.Context) {
 	for {
 		key, shutdown := g.queue.Get()
 		if shutdown {
-			break
+			return
 		}
 		if err := g.follow(ctx, key); err != nil && ctx.Err() == nil {
 			logr.FromContextOrDiscard(ctx).Error(err, "subscription can't be followed, trying again",
@@ -162,51 +194,70 @@ func (g *registry) run(ctx context.Context) {
 		}
 		g.queue.Done(key)
 	}
-	g.running.Wait()
 }
 
-// follow brings the runner of one subscription to what the object says.
+// follow brings the runner of one subscription to what the object says, and to
+// whether this dispatcher ought to own the row.
 func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error {
-	if list, isMail := key.MailList(); isMail {
-		return g.followMails(ctx, key, list)
-	}
-	if key.IsNotices() {
-		if g.get(key) != nil {
-			return nil
-		}
-		return g.start(ctx, newNoticeDelivery(key))
-	}
-	var object v1alpha1.WebhookSubscription
-	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
-	if apierrors.IsNotFound(err) || (err == nil && !object.DeletionTimestamp.IsZero()) {
-		g.stop(key)
-		return nil
-	}
+	s, err := g.look(ctx, key)
 	if err != nil {
-		return fmt.Errorf("read the subscription: %w", err)
+		return err
 	}
-	s := newSubscription(&object)
-	if running := g.get(key); running != nil {
+	g.want(key, s != nil)
+	running, life := g.get(key), g.members.lifeFor(key)
+	switch {
+	case running != nil && s == nil:
+		g.cutOff(running)
+		return nil
+	case running != nil && running.life != life:
+		g.handOver(running)
+		return nil
+	case running != nil:
 		running.runner.update(s)
 		return nil
+	case s == nil || life == nil:
+		return g.clearDoubt(ctx, key)
 	}
-	return g.start(ctx, s)
+	return g.claim(ctx, s, life)
 }
 
-// followMails has a runner of a list's mails while the list is there. Those of a
-// list that is gone wait, as it may come back.
-func (g *registry) followMails(ctx context.Context, key store.SubscriptionKey, list contact.ListKey) error {
-	err := g.options.Objects.Get(ctx, types.NamespacedName{Namespace: list.Namespace, Name: list.Name}, &v1alpha1.ContactList{})
+// look returns what is to be delivered from a row; nil when nothing is, because
+// its object is gone. Mails of a list that is gone wait, as it may come back.
+func (g *registry) look(ctx context.Context, key store.SubscriptionKey) (*subscription, error) {
+	if key.IsNotices() {
+		return newNoticeDelivery(key), nil
+	}
+	var object client.Object = &v1alpha1.WebhookSubscription{}
+	name := types.NamespacedName{Namespace: key.Namespace, Name: key.Name}
+	list, isMail := key.MailList()
+	if isMail {
+		object, name.Name = &v1alpha1.ContactList{}, list.Name
+	}
+	err := g.options.Objects.Get(ctx, name, object)
 	switch {
 	case apierrors.IsNotFound(err):
-		g.stop(key)
-		return nil
+		return nil, nil
 	case err != nil:
-		return fmt.Errorf("read the list: %w", err)
-	case g.get(key) != nil:
-		return nil
+		return nil, fmt.Errorf("read %T: %w", object, err)
+	case isMail:
+		return newMailDelivery(list), nil
+	case !object.GetDeletionTimestamp().IsZero():
+		return nil, nil
 	}
-	return g.start(ctx, newMailDelivery(list))
+	return newSubscription(object.(*v1alpha1.WebhookSubscription)), nil
+}
+
+// want notes whether there is something to be delivered from a row. It is not
+// known to be contested any more: whoever asks is about to find out.
+func (g *registry) want(key store.SubscriptionKey, wanted bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.contested, key)
+	if wanted {
+		g.wanted[key] = struct{}{}
+	} else {
+		delete(g.wanted, key)
+	}
 }
 
 func (g *registry) get(key store.SubscriptionKey) *entry {
@@ -215,121 +266,11 @@ func (g *registry) get(key store.SubscriptionKey) *entry {
 	return g.runners[key]
 }
 
-// start makes a runner that goes on where the store says.
-func (g *registry) start(ctx context.Context, s *subscription) error {
-	delivery, err := g.options.Store.LoadDelivery(ctx, s.key)
-	if errors.Is(err, store.ErrNotFound) {
-		if !s.isMail() { // the tail tells of a list's first mail
-			g.queue.AddAfter(s.key, notOpenRetry)
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	loop, stopLoop := context.WithCancel(ctx)
-	attempts, stopAttempts := context.WithCancel(g.attempts)
-	r := g.newRunner(ctx, s, delivery)
-	if err := g.register(ctx, &entry{runner: r, stopLoop: stopLoop, stopAttempts: stopAttempts}, delivery); err != nil {
-		g.stop(s.key)
-		return err
-	}
-	g.running.Go(func() {
-		defer stopAttempts()
-		r.run(loop, attempts)
-	})
-	return nil
-}
-
-// register has a runner take up its open events. Whoever has the runner forget a
-// person waits for that: what was read before they were forgotten is dropped.
-func (g *registry) register(ctx context.Context, started *entry, delivery store.Delivery) error {
-	r := started.runner
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	g.mu.Lock()
-	g.runners[r.key] = started
-	g.mu.Unlock()
-	events, err := g.openEvents(ctx, delivery)
-	if err != nil {
-		return err
-	}
-	if lost := len(delivery.Open) - len(events); lost > 0 {
-		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
-	}
-	r.ledger = newLedger(delivery, events, r.sub.ordering)
-	requests, err := g.options.Store.LoadRequests(ctx, r.key)
-	if err != nil {
-		return err
-	}
-	for _, request := range requests {
-		r.note(request)
-	}
-	return nil
-}
-
 // ask hands a request to the runner of its subscription, if there is one yet.
 func (g *registry) ask(request store.Request) {
 	if running := g.get(request.Key); running != nil {
 		running.runner.ask(request)
 	}
-}
-
-// newRunner returns a runner that has no open events yet.
-func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery) *runner {
-	r := &runner{
-		key: s.key, token: delivery.Token,
-		log: g.options.Store, aside: g.options.Store, clock: g.options.Clock, tail: g.tail,
-		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
-		wake:   make(chan struct{}, 1),
-		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
-		behind: delivery.Behind, written: delivery.Cursor,
-		requests:        map[store.RequestType]store.Request{},
-		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
-		toldDeactivated: delivery.Life.Deactivation != nil,
-	}
-	switch {
-	case s.key.IsNotices():
-		r.deliverer, r.observe, r.checkpoint = newNoticer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
-	case s.isMail():
-		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
-	default:
-		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
-		r.tally = newTally(g.metrics.newLatency(r.key))
-		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
-	}
-	return r
-}
-
-// openEvents reads the events that a delivery has open.
-func (g *registry) openEvents(ctx context.Context, delivery store.Delivery) ([]contact.Event, error) {
-	if len(delivery.Open) == 0 {
-		return nil, nil
-	}
-	query := store.Query{Limit: len(delivery.Open)}
-	for _, open := range delivery.Open {
-		query.Positions = append(query.Positions, open.Position)
-	}
-	return g.options.Store.Read(ctx, query)
-}
-
-// stop ends a subscription's runner and the attempts under way.
-func (g *registry) stop(key store.SubscriptionKey) {
-	g.mu.Lock()
-	stopped := g.runners[key]
-	delete(g.runners, key)
-	g.mu.Unlock()
-	if stopped == nil {
-		return
-	}
-	stopped.stopLoop()
-	stopped.stopAttempts()
-}
-
-// lost ends a runner whose row in the store has gone, or is another one now.
-func (g *registry) lost(key store.SubscriptionKey) {
-	g.stop(key)
-	g.queue.Add(key)
 }
 
 // forget has the runners of a namespace drop what they have of a person.

@@ -70,14 +70,14 @@ func (r *runner) canAnswer(request store.Request) bool {
 	case v1alpha1.RequestReactivate, store.RequestReactivateByLink:
 		return r.live || r.ledger.life.Deactivation == nil
 	case v1alpha1.RequestTest:
-		return r.testing != request.Value
+		return r.testing != request.Value && r.life.lasts()
 	default:
 		return !r.ledger.life.Replay.Running()
 	}
 }
 
 // answerAll answers the requests that can be answered now.
-func (r *runner) answerAll(ctx context.Context) error {
+func (r *runner) answerAll(ctx, attempts context.Context) error {
 	r.mu.Lock()
 	var requests []store.Request
 	for _, request := range r.requests {
@@ -87,20 +87,20 @@ func (r *runner) answerAll(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	for _, request := range requests {
-		if err := r.answer(ctx, request); err != nil {
+		if err := r.answer(ctx, attempts, request); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *runner) answer(ctx context.Context, request store.Request) error {
+func (r *runner) answer(ctx, attempts context.Context, request store.Request) error {
 	switch request.Type {
 	case v1alpha1.RequestReactivate, store.RequestReactivateByLink:
 		r.reactivate(request)
 		return nil
 	case v1alpha1.RequestTest:
-		r.test(ctx, request)
+		r.test(attempts, request)
 		return nil
 	default:
 		return r.replay(ctx, request)

@@ -55,6 +55,10 @@ type Options struct {
 	// that nobody wanted, and people forgotten that everybody was told of; a
 	// minute when 0.
 	IdleInterval time.Duration
+	// Name tells this dispatcher from the others that use the store. No two that run
+	// at the same time may have the same one, nor one and its successor; made of the
+	// host's name and random text when empty.
+	Name string
 	// Version is the program's, for the User-Agent header.
 	Version string
 }
@@ -63,6 +67,7 @@ type Options struct {
 type Store interface {
 	store.Log
 	store.Deliveries
+	store.Owners
 	store.Requests
 	store.Attempts
 	store.Texts
@@ -85,12 +90,18 @@ type Forgetter interface {
 	ScrubForgotten(ctx context.Context) (scrubbed int, err error)
 }
 
-// defaultShutdownTimeout is well below the 30 s that Kubernetes gives a pod.
-const defaultShutdownTimeout = 10 * time.Second
+const (
+	// defaultShutdownTimeout is well below the 30 s that Kubernetes gives a pod.
+	defaultShutdownTimeout = 10 * time.Second
+	// farewellTimeout is how long the last checkpoint may take, and what else the
+	// store is told at the end.
+	farewellTimeout = 10 * time.Second
+)
 
-// Run delivers events until the context ends. It then starts no more attempts,
-// lets those under way finish within ShutdownTimeout, and writes a last
-// checkpoint before it returns.
+// Run delivers events until the context ends, of the subscriptions that this one of
+// the dispatchers owns. It then starts no more attempts, lets those under way finish
+// within ShutdownTimeout, writes a last checkpoint and leaves the subscriptions to
+// the other dispatchers before it returns.
 func Run(ctx context.Context, options Options) error {
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
@@ -112,7 +123,8 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	metrics := newMetrics(options.Registerer)
-	runners := newRegistry(lasting, &options, follower, metrics)
+	members := newMembership(&options, metrics)
+	runners := newRegistry(lasting, &options, follower, members, metrics)
 	if err := options.Registerer.Register(newCollector(runners.reports, options.OmitSubscriptionMetrics)); err != nil {
 		return fmt.Errorf("register the metrics of subscriptions: %w", err)
 	}
@@ -123,25 +135,34 @@ func Run(ctx context.Context, options Options) error {
 		}
 		return fmt.Errorf("start the dispatcher: %w", err)
 	}
-	stopAttempts := context.AfterFunc(ctx, func() {
-		sleep(lasting, options.Clock, options.ShutdownTimeout)
-		cancel()
-	})
-	defer stopAttempts()
-	logger.Info("dispatcher is running")
+	logger.Info("dispatcher is running", "dispatcher", members.name)
 
-	var parts, checkpoints sync.WaitGroup
-	stopCheckpoints, endCheckpoints := context.WithCancel(context.WithoutCancel(ctx))
-	defer endCheckpoints()
+	endCheckpoints := startPart(lasting, writer.run)
+	endMembership := startPart(lasting, func(ending context.Context) { members.run(ending, ctx.Done()) })
+	var parts sync.WaitGroup
 	parts.Go(func() { follower.run(ctx) })
 	parts.Go(func() { runners.run(ctx) })
 	parts.Go(func() { runners.followRequests(ctx) })
-	checkpoints.Go(func() { writer.run(stopCheckpoints) })
 	parts.Wait()
 	endCheckpoints()
-	checkpoints.Wait()
-	writer.write(context.WithoutCancel(ctx), true)
-	runners.recent.write(context.WithoutCancel(ctx), options.Clock.Now(), true)
+	farewell, cancelFarewell := context.WithTimeout(lasting, farewellTimeout)
+	defer cancelFarewell()
+	writer.write(farewell, true)
+	runners.recent.write(farewell, options.Clock.Now(), true)
+	endMembership()
+	members.leave(farewell)
 	logger.Info("dispatcher has stopped")
 	return nil
+}
+
+// startPart runs a part until the function that it returns is called, which waits for
+// its end.
+func startPart(ctx context.Context, run func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var part sync.WaitGroup
+	part.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		part.Wait()
+	}
 }

@@ -55,8 +55,11 @@ type call struct {
 // A runner is live while the tail offers it events, and behind otherwise: when
 // it has just been started, when its ledger was full, or while it is held.
 type runner struct {
-	key    store.SubscriptionKey
-	token  int64
+	key   store.SubscriptionKey
+	token int64
+	// life is the dispatcher's in which the row was claimed. After its end no
+	// attempt is begun, as another dispatcher may own the row.
+	life   *life
 	log    store.Log
 	aside  asideReader
 	clock  clock.Clock
@@ -115,7 +118,7 @@ type span struct{ after, upTo int64 }
 func (r *runner) run(loop, attempts context.Context) {
 	for loop.Err() == nil {
 		if r.beginReading() {
-			r.reader.Go(func() { r.read(loop) })
+			r.reader.Go(func() { r.read(loop, attempts) })
 		}
 		r.pause(loop, r.start(attempts))
 	}
@@ -138,10 +141,11 @@ func (r *runner) beginReading() bool {
 	return r.reading
 }
 
-// read does once all that needs the store.
-func (r *runner) read(ctx context.Context) {
+// read does once all that needs the store. A request may be answered by an attempt.
+func (r *runner) read(ctx, attempts context.Context) {
 	var err error
-	for _, part := range []func(context.Context) error{r.catchUp, r.count, r.answerAll, r.replayOwed, r.checkWaiting} {
+	answerAll := func(ctx context.Context) error { return r.answerAll(ctx, attempts) }
+	for _, part := range []func(context.Context) error{r.catchUp, r.count, answerAll, r.replayOwed, r.checkWaiting} {
 		if err = part(ctx); err != nil {
 			break
 		}
@@ -269,7 +273,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 	defer r.mu.Unlock()
 	now := r.clock.Now()
 	r.pace.set(r.sub.perSecond, now)
-	for !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.pace.allows(now) {
+	for r.mayBegin() && r.pace.allows(now) {
 		e := r.ledger.next(now, &r.sub.rules)
 		if e == nil {
 			break
@@ -279,7 +283,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 		r.attempts.Go(func() { r.settle(e, r.attempt(ctx, s, made)) })
 	}
 	var next time.Time
-	if !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight {
+	if r.mayBegin() {
 		if next = r.ledger.nextDue(&r.sub.rules); !next.IsZero() {
 			next = later(next, r.pace.next(now))
 		}
@@ -288,6 +292,11 @@ func (r *runner) start(ctx context.Context) time.Time {
 		next = recount
 	}
 	return next
+}
+
+// mayBegin tells whether an attempt may be begun now, were one due. mu is held.
+func (r *runner) mayBegin() bool {
+	return !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.life.lasts()
 }
 
 // attempted is how an attempt ended, and when.
@@ -299,6 +308,9 @@ type attempted struct {
 // attempt tries once to deliver an event, and tells of it.
 func (r *runner) attempt(ctx context.Context, s *subscription, made call) attempted {
 	began := r.clock.Now()
+	if !r.life.lasts() { // the process may have been stopped before it came here
+		return attempted{outcome: outcome{verdict: aborted}, ended: began}
+	}
 	o, cause := r.deliverer.attempt(ctx, s, made)
 	ended := r.clock.Now()
 	event := made.event

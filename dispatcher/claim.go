@@ -1,0 +1,192 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+)
+
+const (
+	// notOpenRetry is the wait for the controller to open a subscription's row.
+	notOpenRetry = time.Second
+	// ownedRetry is the wait for another dispatcher to release a row, should its
+	// release not be heard of.
+	ownedRetry = time.Second
+)
+
+// A row belongs to one dispatcher at a time, and changes hands like this:
+//
+//	free ─claim─▶ running ─handOver─▶ ending ─────▶ ended ──▶ written ─release─▶ free
+//	              attempts are begun  those under   its last checkpoint
+//	                                  way end
+//
+// So the next owner knows of every attempt that was made. An owner that can't do
+// that, because it died or the store is away, is fenced: the next claim gives the row
+// another token, and what is written with the old one is refused.
+
+// entry is a runner with what ends it.
+type entry struct {
+	runner *runner
+	// life is the dispatcher's in which the row was claimed.
+	life *life
+	// stopLoop ends taking events and starting attempts. Those under way end
+	// within ShutdownTimeout then, or at once by stopAttempts.
+	stopLoop, stopAttempts context.CancelFunc
+	// taken: the runner has what the row says, and may be written. Guarded by the
+	// registry's lock.
+	taken bool
+	// ended: the last attempt has ended.
+	ended atomic.Bool
+}
+
+// claim makes this dispatcher the owner of a row, with a runner that goes on where
+// the row says.
+func (g *registry) claim(ctx context.Context, s *subscription, life *life) error {
+	delivery, err := g.options.Store.ClaimDelivery(ctx, s.key, g.members.name)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		if !s.isMail() { // the tail tells of a list's first mail
+			g.queue.AddAfter(s.key, notOpenRetry)
+		}
+		g.doubt(s.key, false)
+		return nil
+	case errors.Is(err, store.ErrOwned):
+		g.contest(s.key)
+		g.queue.AddAfter(s.key, ownedRetry)
+		g.doubt(s.key, false)
+		return nil
+	case err != nil:
+		g.doubt(s.key, true)
+		return err
+	}
+	g.doubt(s.key, false)
+	loop, stopLoop := context.WithCancel(ctx)
+	attempts, stopAttempts := context.WithCancel(g.attempts)
+	started := &entry{runner: g.newRunner(ctx, s, delivery, life), life: life, stopLoop: stopLoop, stopAttempts: stopAttempts}
+	if err := g.register(ctx, started, delivery); err != nil {
+		stopLoop()
+		stopAttempts()
+		g.remove(s.key)
+		g.doubt(s.key, true)
+		return errors.Join(err, g.clearDoubt(ctx, s.key))
+	}
+	g.running.Go(func() {
+		defer stopAttempts()
+		defer context.AfterFunc(loop, func() {
+			sleep(attempts, g.options.Clock, g.options.ShutdownTimeout)
+			stopAttempts()
+		})()
+		started.runner.run(loop, attempts)
+		started.ended.Store(true)
+		g.checkpoint() // which is its last, and then the row is released
+	})
+	return nil
+}
+
+// register has a runner take up its open events. Whoever has the runner forget a
+// person waits for that: what was read before they were forgotten is dropped.
+func (g *registry) register(ctx context.Context, started *entry, delivery store.Delivery) error {
+	r := started.runner
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.mu.Lock()
+	g.runners[r.key] = started
+	g.metrics.owned.Set(float64(len(g.runners)))
+	g.mu.Unlock()
+	events, err := g.openEvents(ctx, delivery)
+	if err != nil {
+		return err
+	}
+	if lost := len(delivery.Open) - len(events); lost > 0 {
+		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
+	}
+	r.ledger = newLedger(delivery, events, r.sub.ordering)
+	requests, err := g.options.Store.LoadRequests(ctx, r.key)
+	if err != nil {
+		return err
+	}
+	for _, request := range requests {
+		r.note(request)
+	}
+	g.mu.Lock()
+	started.taken = true
+	g.mu.Unlock()
+	return nil
+}
+
+// newRunner returns a runner that has no open events yet.
+func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery, life *life) *runner {
+	r := &runner{
+		key: s.key, token: delivery.Token, life: life,
+		log: g.options.Store, aside: g.options.Store, clock: g.options.Clock, tail: g.tail,
+		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
+		wake:   make(chan struct{}, 1),
+		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
+		behind: delivery.Behind, written: delivery.Cursor,
+		requests:        map[store.RequestType]store.Request{},
+		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
+		toldDeactivated: delivery.Life.Deactivation != nil,
+	}
+	switch {
+	case s.key.IsNotices():
+		r.deliverer, r.observe, r.checkpoint = newNoticer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
+	case s.isMail():
+		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
+	default:
+		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
+		r.tally = newTally(g.metrics.newLatency(r.key))
+		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
+	}
+	return r
+}
+
+// openEvents reads the events that a delivery has open.
+func (g *registry) openEvents(ctx context.Context, delivery store.Delivery) ([]contact.Event, error) {
+	if len(delivery.Open) == 0 {
+		return nil, nil
+	}
+	query := store.Query{Limit: len(delivery.Open)}
+	for _, open := range delivery.Open {
+		query.Positions = append(query.Positions, open.Position)
+	}
+	return g.options.Store.Read(ctx, query)
+}
+
+// contest notes that another dispatcher owns a row that this one ought to.
+func (g *registry) contest(key store.SubscriptionKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.contested[key] = struct{}{}
+}
+
+// doubt notes whether this dispatcher may own a row without knowing it.
+func (g *registry) doubt(key store.SubscriptionKey, doubtful bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if doubtful {
+		g.doubtful[key] = struct{}{}
+	} else {
+		delete(g.doubtful, key)
+	}
+}
+
+// clearDoubt releases a row that this dispatcher may own without knowing it.
+func (g *registry) clearDoubt(ctx context.Context, key store.SubscriptionKey) error {
+	g.mu.Lock()
+	_, doubtful := g.doubtful[key]
+	g.mu.Unlock()
+	if !doubtful {
+		return nil
+	}
+	if err := g.options.Store.ReleaseDelivery(ctx, key, g.members.name); err != nil {
+		return err
+	}
+	g.doubt(key, false)
+	return nil
+}
