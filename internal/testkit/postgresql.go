@@ -40,6 +40,7 @@ type PostgreSQL struct {
 
 	bin, folder string
 	account     *syscall.Credential
+	running     bool
 	// guard ends the server when leash, its input, ends: the test may be killed.
 	guard     *exec.Cmd
 	leash     io.Closer
@@ -99,7 +100,7 @@ func newPostgreSQL() (p *PostgreSQL, err error) {
 	if p.account, err = postgresAccount(); err != nil {
 		return nil, err
 	}
-	if p.Port, err = freePort(); err != nil {
+	if p.Port, err = FreePort(); err != nil {
 		return nil, err
 	}
 	if p.folder, err = os.MkdirTemp("", "postbus-postgresql-"); err != nil {
@@ -114,7 +115,9 @@ func newPostgreSQL() (p *PostgreSQL, err error) {
 func postgresPrograms() (string, error) {
 	var folders []string
 	if program, err := exec.LookPath("initdb"); err == nil {
-		folders = append(folders, filepath.Dir(program))
+		if program, err = filepath.EvalSymlinks(program); err == nil { // the other programs are beside it
+			folders = append(folders, filepath.Dir(program))
+		}
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // the pattern is good
 	slices.SortFunc(found, func(a, b string) int { return postgresVersion(b) - postgresVersion(a) })
@@ -153,7 +156,8 @@ func postgresAccount() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, errors.Join(uidErr, gidErr)
 }
 
-func freePort() (int, error) {
+// FreePort returns a port of the loopback interface that nobody listens on.
+func FreePort() (int, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
@@ -197,6 +201,7 @@ func (p *PostgreSQL) Start() error {
 	var err error
 	for deadline := time.Now().Add(postgresTimeout); time.Now().Before(deadline); {
 		if err = p.command("pg_ctl", "start", "--pgdata", p.data(), "--wait", "--silent", "--log", p.log(), "--options", p.settings()); err == nil {
+			p.running = true
 			return nil
 		} // the children of a server that was killed may not have ended yet
 	}
@@ -208,6 +213,7 @@ func (p *PostgreSQL) log() string { return filepath.Join(p.folder, "log") }
 
 // Stop stops the server as an administrator does: sessions are ended.
 func (p *PostgreSQL) Stop() error {
+	p.running = false
 	return p.command("pg_ctl", "stop", "--pgdata", p.data(), "--mode", "fast", "--wait", "--silent")
 }
 
@@ -222,6 +228,7 @@ func (p *PostgreSQL) Kill() error {
 	if err != nil {
 		return fmt.Errorf("kill PostgreSQL: %w", err)
 	}
+	p.running = false
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("kill PostgreSQL: %w", err)
 	}
@@ -231,13 +238,14 @@ func (p *PostgreSQL) Kill() error {
 // Remove stops the server and removes what it stored.
 func (p *PostgreSQL) Remove() error {
 	var err error
-	if _, missing := os.Stat(filepath.Join(p.data(), "postmaster.pid")); missing == nil {
+	if p.running {
 		err = p.command("pg_ctl", "stop", "--pgdata", p.data(), "--mode", "immediate", "--wait", "--silent")
 	}
+	err = errors.Join(err, os.RemoveAll(p.folder))
 	if p.leash != nil {
 		err = errors.Join(err, p.leash.Close(), p.guard.Wait())
 	}
-	return errors.Join(err, os.RemoveAll(p.folder))
+	return err
 }
 
 // leashed waits for the end of its input, and ends the server if that still runs.
@@ -275,12 +283,13 @@ func (p *PostgreSQL) Database(t testing.TB) (dsn string) {
 // Execute runs a statement as the superuser.
 func (p *PostgreSQL) Execute(t testing.TB, statement string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), p.DSN("postgres"))
+	ctx := context.WithoutCancel(t.Context()) // after the test, too
+	conn, err := pgx.Connect(ctx, p.DSN("postgres"))
 	if err != nil {
 		t.Fatalf("connect to PostgreSQL: %v", err)
 	}
-	defer func() { _ = conn.Close(t.Context()) }() // nothing is open on it
-	if _, err := conn.Exec(t.Context(), statement); err != nil {
+	defer func() { _ = conn.Close(ctx) }() // nothing is open on it
+	if _, err := conn.Exec(ctx, statement); err != nil {
 		t.Fatalf("run %q: %v", statement, err)
 	}
 }

@@ -135,7 +135,14 @@ var awayCodes = []string{
 // isAway tells whether an error says that the server can't be reached or can't
 // work now, and nothing of what it was asked.
 func isAway(err error) bool {
-	var answered *pgconn.PgError
+	var (
+		connecting unreachable
+		network    net.Error
+		answered   *pgconn.PgError
+	)
+	if errors.As(err, &connecting) {
+		return true // for whatever reason
+	}
 	if errors.As(err, &answered) {
 		for _, code := range awayCodes {
 			if strings.HasPrefix(answered.Code, code) {
@@ -144,11 +151,7 @@ func isAway(err error) bool {
 		}
 		return false
 	}
-	var (
-		connecting unreachable
-		network    net.Error
-	)
-	return errors.As(err, &connecting) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+	return errors.As(err, &network) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
 }
 
