@@ -235,6 +235,7 @@ func TestCommands(t *testing.T) {
 		"a proxy by HTTPS":             {[]string{"dispatcher", "--egress-proxy=https://proxy.example.com:3128"}, "--egress-proxy must be an http URL with host and port", false},
 		"a proxy with a password":      {[]string{"dispatcher", "--egress-proxy=http://a:b@proxy.example.com:3128"}, "--egress-proxy must have nothing but scheme, host and port", false},
 		"a proxy with a path":          {[]string{"dispatcher", "--egress-proxy=http://proxy.example.com:3128/a"}, "--egress-proxy must have nothing but scheme, host and port", false},
+		"two stores":                   {[]string{"ingress", "--store=postbus.db", "--store-dsn-file=/etc/postbus/store/dsn"}, "--store and --store-dsn-file are two stores, name one", false},
 		"no such kubeconfig":           {[]string{"controller", "--kubeconfig=/nowhere/kubeconfig"}, "/nowhere/kubeconfig", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,6 @@ import (
 	"postbus.dev/postbus/internal/probe"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/metered"
-	"postbus.dev/postbus/internal/store/sqlite"
 )
 
 // process is what the components of one process share.
@@ -55,7 +54,7 @@ func runProcess(ctx context.Context, s settings) (err error) {
 	if p.objects, err = kube.NewCache(ctx, p.access, s.kinds()...); err != nil {
 		return err
 	}
-	engine, err := sqlite.Open(ctx, s.store)
+	engine, err := s.store.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -113,9 +112,11 @@ func (p *process) runController(ctx context.Context) error {
 	if p.settings.command != "standalone" {
 		return controllers.Run(ctx, options)
 	}
-	// No two processes have one store open, so whoever has this one may go on
-	// with the lease of its predecessor at once.
-	options.Lease.Identity = "standalone-" + p.store.Identity()
+	if !p.settings.store.shared() {
+		// No two processes have one store open, so whoever has this one may go on
+		// with the lease of its predecessor at once.
+		options.Lease.Identity = "standalone-" + p.store.Identity()
+	}
 	for {
 		err := controllers.Run(ctx, options)
 		if ctx.Err() != nil {

@@ -16,7 +16,7 @@ import (
 type settings struct {
 	command        string
 	kubeconfig     string
-	store          string
+	store          storeSettings
 	metricsAddress string
 	logLevel       string
 	leaseNamespace string
@@ -45,7 +45,7 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	flags := flag.NewFlagSet("postbus "+command, flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.StringVar(&s.kubeconfig, "kubeconfig", "", "`file` with the access to the API server; without it KUBECONFIG, ~/.kube/config or the pod's own")
-	flags.StringVar(&s.store, "store", "postbus.db", "`file` of the SQLite store, made when there is none; one process at a time")
+	s.store.register(flags)
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8081", "`address` of /healthz, /readyz and /metrics")
 	flags.StringVar(&s.logLevel, "log-level", "info", "info, or debug for a line on each request and attempt")
 	if s.runs("controller") {
@@ -79,7 +79,7 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.logLevel != "info" && s.logLevel != "debug" {
 		return s, fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
 	}
-	if err := errors.Join(s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
+	if err := errors.Join(s.store.check(flags), s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
 		return s, err
 	}
 	if s.runs("ingress") {
