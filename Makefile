@@ -86,6 +86,10 @@ fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one beside them (ROUNDS=7)
 	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
 
+.PHONY: e2e
+e2e: $(needed) ## Install, tell the story and uninstall, in the cluster of KUBECONFIG (IMAGE, STORY_IMAGE, DSN: see hack/e2e/run.sh)
+	@IMAGE="$(IMAGE)" hack/e2e/run.sh
+
 .PHONY: verify
 verify: ## Generated files, format, lint, modules, vulnerabilities and docs; the tree must stay as it is
 	@hack/verify.sh

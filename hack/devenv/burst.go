@@ -52,7 +52,7 @@ func (t *storyteller) survive(ctx context.Context) error {
 					return err
 				}
 				if done := accepted.Add(1); done%(contacts/(kills+1)) == 0 && done < contacts {
-					if err := t.postbus.Kill(); err != nil {
+					if err := t.kill(began); err != nil {
 						return fmt.Errorf("kill postbus: %w", err)
 					}
 				}

@@ -35,7 +35,7 @@ func TestSettings(t *testing.T) {
 func TestUnknownSubcommandIsNamed(t *testing.T) {
 	g := NewWithT(t)
 	g.Expect(command(t.Context(), []string{"walk"})).To(MatchError(ContainSubstring(`"walk"`)))
-	g.Expect(command(t.Context(), nil)).To(MatchError("say run or demo"))
+	g.Expect(command(t.Context(), nil)).To(MatchError("say run, demo or story"))
 }
 
 func TestDialable(t *testing.T) {

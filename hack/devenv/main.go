@@ -3,7 +3,8 @@
 // "devenv run" is what make run starts: a Kubernetes API, a receiver of
 // callbacks, a mailbox and postbus itself, with the samples applied, until Ctrl-C. It
 // leaves nothing but its folder. "devenv demo" is make demo: the same, and the
-// story of a contact told in steps, each of them checked.
+// story of a contact told in steps, each of them checked. "devenv story" tells it in a
+// pod, of a Postbus that is installed in the pod's cluster.
 package main
 
 import (
@@ -33,7 +34,7 @@ func command(ctx context.Context, args []string) error {
 	// controller-runtime complains on its global logger until one is set.
 	log.SetLogger(logr.Discard())
 	if len(args) == 0 {
-		return errors.New("say run or demo")
+		return errors.New("say run, demo or story")
 	}
 	settings, err := parse(args[0], args[1:])
 	switch {
@@ -47,6 +48,8 @@ func command(ctx context.Context, args []string) error {
 		return run(ctx, settings)
 	case "demo":
 		return demo(ctx, settings)
+	case "story":
+		return tellInCluster(ctx, settings)
 	}
-	return fmt.Errorf("unknown subcommand %q: say run or demo", args[0])
+	return fmt.Errorf("unknown subcommand %q: say run, demo or story", args[0])
 }

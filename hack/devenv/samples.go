@@ -41,7 +41,7 @@ func (e *environment) applySamples(ctx context.Context) error {
 		return err
 	}
 	for _, sample := range samples {
-		if err := retarget(sample, dialable(e.settings.receiver)); err != nil {
+		if err := retarget(sample, e.settings.called()); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,9 @@ type settings struct {
 	receiver string
 	mail     string
 	metrics  string
+	// callback is the receiver's address as callbacks name it; where it is empty, the
+	// address that it listens on.
+	callback string
 	// existing uses a cluster that runs already (USE_EXISTING_CLUSTER), which
 	// existingKubeconfig names (KUBECONFIG).
 	existing           bool
@@ -44,6 +47,7 @@ func parse(subcommand string, args []string) (settings, error) {
 	flags.StringVar(&s.keyFile, "key-file", "", "file to write the API key to (default DIR/key)")
 	flags.StringVar(&s.ingress, "ingress-address", "127.0.0.1:8080", "address of ingress")
 	flags.StringVar(&s.receiver, "receiver-address", "127.0.0.1:9000", "address of the receiver of callbacks")
+	flags.StringVar(&s.callback, "callback-address", "", "address of the receiver as callbacks name it (default that of the receiver)")
 	flags.StringVar(&s.mail, "mail-address", "127.0.0.1:2525", "address of the mailbox that opt-in mails are sent to")
 	flags.StringVar(&s.metrics, "metrics-address", "127.0.0.1:8081", "address of metrics and probes")
 	flags.BoolVar(&s.existing, "existing-cluster", false, "use a cluster that runs already (default false)")
@@ -90,6 +94,14 @@ func (s settings) addresses() []namedAddress {
 		{receiverVariable, s.receiver},
 		{mailVariable, s.mail},
 	}
+}
+
+// called is the receiver's address as callbacks name it.
+func (s settings) called() string {
+	if s.callback != "" {
+		return s.callback
+	}
+	return dialable(s.receiver)
 }
 
 // logs is the folder of all logs.
