@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"time"
+
+	"github.com/go-logr/logr"
 
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/postgres"
@@ -40,8 +43,23 @@ func (s *storeSettings) check(flags *flag.FlagSet) (err error) {
 func (s *storeSettings) shared() bool { return s.dsnFile != "" }
 
 func (s *storeSettings) open(ctx context.Context) (store.Store, error) {
-	if s.shared() {
-		return postgres.Open(ctx, postgres.Options{DSNFile: s.dsnFile})
+	if !s.shared() {
+		return sqlite.Open(ctx, s.file)
 	}
-	return sqlite.Open(ctx, s.file)
+	logger := logr.FromContextOrDiscard(ctx)
+	for deadline := time.Now().Add(storePatience); ; {
+		opened, err := postgres.Open(ctx, postgres.Options{DSNFile: s.dsnFile})
+		if !errors.Is(err, store.ErrUnavailable) || time.Now().After(deadline) {
+			return opened, err
+		}
+		logger.Info("waiting for the store", "reason", err.Error())
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
+
+// storePatience is how long a start waits for a database that is not there yet.
+const storePatience = 30 * time.Second

@@ -68,6 +68,25 @@ func RunWithPostgreSQL(m *testing.M, use func(*PostgreSQL)) int {
 	return code
 }
 
+// NewPostgreSQL starts a server for one test. Without the programs of one the test
+// is skipped, but in CI it fails.
+func NewPostgreSQL(t testing.TB) *PostgreSQL {
+	t.Helper()
+	server, err := StartPostgreSQL()
+	if errors.Is(err, ErrNoPostgreSQL) && os.Getenv("CI") != "true" {
+		t.Skip("SKIPPED, so nothing is tested over PostgreSQL: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
 // StartPostgreSQL starts a server of the newest version that is installed, with an
 // empty cluster. The error wraps ErrNoPostgreSQL when none is. It trusts the
 // operating system to write what it was given, so it is no benchmark of a disk.

@@ -156,13 +156,8 @@ func TestServerIsKilled(t *testing.T) {
 // The primary dies and its synchronous standby takes over: what was accepted is
 // there, and what was read is not taken back.
 func TestStandbyIsPromoted(t *testing.T) {
-	if server == nil {
-		newPlace(t) // skips
-	}
 	g := NewWithT(t)
-	primary, err := testkit.StartPostgreSQL()
-	g.Expect(err).NotTo(HaveOccurred())
-	t.Cleanup(func() { NewWithT(t).Expect(primary.Remove()).To(Succeed()) })
+	primary := testkit.NewPostgreSQL(t)
 	dsn := primary.Database(t)
 	standby := primary.Standby(t)
 	_, database, _ := strings.Cut(dsn, fmt.Sprintf(":%d/", primary.Port))
@@ -180,17 +175,12 @@ func TestStandbyIsPromoted(t *testing.T) {
 // A server that takes nothing more is told to callers, and costs nobody more than
 // seconds.
 func TestStandbyIsAway(t *testing.T) {
-	if server == nil {
-		newPlace(t) // skips
-	}
 	g := NewWithT(t)
-	primary, err := testkit.StartPostgreSQL()
-	g.Expect(err).NotTo(HaveOccurred())
-	t.Cleanup(func() { NewWithT(t).Expect(primary.Remove()).To(Succeed()) })
+	primary := testkit.NewPostgreSQL(t)
 	place := writeDSN(t, primary.Database(t))
 	s := openAt(t, place)
 	standby := primary.Standby(t)
-	_, err = s.Change(t.Context(), save("a@example.com"))
+	_, err := s.Change(t.Context(), save("a@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(standby.Stop()).To(Succeed())
 	began := time.Now()

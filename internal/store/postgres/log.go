@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,7 +22,13 @@ const (
 
 	// Clocks of processes may differ from the server's, so the day before is looked
 	// at as well.
-	selectPositionAt = `SELECT position - 1 FROM events WHERE time >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date - 1 ORDER BY position LIMIT 1`
+	since = ` FROM events WHERE time >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date - 1`
+
+	// selectFirstWithin looks at a part of the log, which the index on time finds; by
+	// position + 0 it is kept from walking through the index on positions instead.
+	selectFirstWithin = `SELECT min(position + 0)` + since + ` AND time < $1 + $2::interval`
+
+	selectFirstSince = `SELECT min(position)` + since
 
 	selectLastPosition = `SELECT coalesce(max(position), 0) FROM events
 		WHERE namespace = $1 AND list = $2 AND address = $3 AND position <= $4`
@@ -79,16 +84,23 @@ func (s *Store) PositionBefore(ctx context.Context, at time.Time) (position int6
 	if err != nil {
 		return 0, err
 	}
+	var first *int64
 	err = s.session(ctx, longPatience, func(ctx context.Context, conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, selectPositionAt, at).Scan(&position)
+		for _, part := range []time.Duration{time.Hour, 24 * time.Hour} {
+			err := conn.QueryRow(ctx, selectFirstWithin, at, part).Scan(&first)
+			if first != nil || err != nil {
+				return err
+			}
+		}
+		return conn.QueryRow(ctx, selectFirstSince, at).Scan(&first)
 	})
 	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return head, nil
 	case err != nil:
 		return 0, fmt.Errorf("look for the events of a time: %w", err)
+	case first == nil:
+		return head, nil
 	}
-	return position, nil
+	return *first - 1, nil
 }
 
 // LastPosition implements store.Log.

@@ -47,7 +47,7 @@ CREATE TABLE events ( -- the log, append only, a partition for each day
   PRIMARY KEY (position, day)
 ) PARTITION BY RANGE (day);
 CREATE INDEX events_address ON events (namespace, list, address, position);
-CREATE INDEX events_time ON events USING brin (time);
+CREATE INDEX events_time ON events USING brin (time) WITH (autosummarize = on);
 
 CREATE TABLE log_days ( -- where in the log each day begins
   day            date PRIMARY KEY,

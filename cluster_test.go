@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/internal/testkit"
+)
+
+// cluster is an installation of many processes over one PostgreSQL server.
+type cluster struct {
+	*installation
+	dsnFile string
+	// ingresses are the addresses of the two.
+	ingresses []string
+	processes map[string]*child
+}
+
+// startCluster starts two processes of each component.
+func startCluster(t *testing.T, server *testkit.PostgreSQL) *cluster {
+	t.Helper()
+	c := &cluster{installation: newInstallation(t), dsnFile: filepath.Join(t.TempDir(), "dsn"), processes: map[string]*child{}}
+	NewWithT(t).Expect(os.WriteFile(c.dsnFile, []byte(server.Database(t)), 0o600)).To(Succeed())
+	c.ingresses = []string{c.ingress, freeAddress(t)}
+	for n := range 2 {
+		for _, component := range []string{"controller", "ingress", "dispatcher"} {
+			c.startOne(component, n)
+		}
+	}
+	c.waitUntilReady()
+	return c
+}
+
+// startOne starts a process, in the place of one that was killed.
+func (c *cluster) startOne(component string, n int) {
+	c.t.Helper()
+	arguments := []string{
+		component, "--kubeconfig=" + c.kubeconfig, "--store-dsn-file=" + c.dsnFile, "--metrics-address=" + freeAddress(c.t),
+	}
+	callbacks := []string{"--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8"}
+	switch component {
+	case "controller":
+		arguments = append(arguments, append(callbacks, "--lease-namespace="+c.leases)...)
+	case "ingress":
+		arguments = append(arguments, "--ingress-address="+c.ingresses[n], "--allow-plain-http")
+	case "dispatcher":
+		arguments = append(arguments, callbacks...)
+	}
+	c.processes[fmt.Sprint(component, n)] = start(c.t, arguments...)
+}
+
+// TestClusterLosesNothing posts contacts while processes and the database die.
+func TestClusterLosesNothing(t *testing.T) {
+	g := NewWithT(t)
+	const contacts, callers = 3000, 8
+	server := testkit.NewPostgreSQL(t)
+	receiver := testkit.NewReceiver(t)
+	objects := declare(t, receiver.URL())
+	c := startCluster(t, server)
+	objects.waitUntilReady(t, c.installation)
+
+	var done atomic.Int64
+	var all sync.WaitGroup
+	for caller := range callers {
+		all.Go(func() {
+			for n := caller; n < contacts; n += callers {
+				// As a form would behind a Service: until one of them accepts it.
+				for try := n; !post(t, c.ingresses[try%2], objects.key, fmt.Sprintf("ada.%d@example.com", n)); try++ {
+					select {
+					case <-time.After(20 * time.Millisecond):
+					case <-t.Context().Done():
+						return
+					}
+				}
+				done.Add(1)
+			}
+		})
+	}
+	faults := []func(){
+		func() { c.processes["dispatcher0"].signal(syscall.SIGKILL); c.startOne("dispatcher", 0) },
+		func() { c.processes["ingress0"].signal(syscall.SIGKILL); c.startOne("ingress", 0) },
+		func() { g.Expect(server.Kill()).To(Succeed()); g.Expect(server.Start()).To(Succeed()) },
+		func() { c.processes["dispatcher1"].signal(syscall.SIGTERM); c.startOne("dispatcher", 1) },
+	}
+	for n, fault := range faults {
+		g.Eventually(done.Load, patience).Should(BeNumerically(">", (n+1)*contacts/(len(faults)+1)))
+		fault()
+	}
+	all.Wait()
+
+	calls := &callBook{}
+	g.Eventually(func() int { return calls.read(t, receiver) }, 2*patience, 100*time.Millisecond).Should(Equal(contacts))
+	g.Expect(calls.conflicts).To(BeEmpty(), "a duplicate repeats its webhook-id")
+	t.Logf("%d contacts, %d calls, %d of them repeated", contacts, calls.count, calls.count-len(calls.ids))
+	for _, process := range c.processes {
+		process.signal(syscall.SIGTERM)
+		g.Expect(process.err).NotTo(HaveOccurred(), process.output.String())
+	}
+}
