@@ -29,9 +29,10 @@ const (
 	// connectionLifetime is how long a connection is used, so that what is new in
 	// the file, or behind the server's name, is taken up.
 	connectionLifetime = 5 * time.Minute
-	// poolSize is how many connections a process has, unless the connection string
-	// says another; two of them are the writer's and the listener's.
-	poolSize = 8
+	// poolSize is how many connections a process has at most beside the one that it
+	// listens on, unless the connection string has a poolParameter.
+	poolSize      = 8
+	poolParameter = "pool_max_conns"
 	// defaultSchema has all tables, unless the connection string has a search_path.
 	defaultSchema = "postbus"
 )
@@ -64,6 +65,9 @@ func readConfig(file string) (config *pgxpool.Config, schema string, err error) 
 	if err != nil || len(strings.TrimSpace(string(text))) == 0 {
 		return nil, "", fmt.Errorf("read the connection string in %s: %w", file, errConnectionString)
 	}
+	if !strings.Contains(string(text), poolParameter) {
+		config.MaxConns = poolSize
+	}
 	connection := config.ConnConfig
 	schema, _, _ = strings.Cut(connection.RuntimeParams["search_path"], ",")
 	if schema = strings.Trim(strings.TrimSpace(schema), `"`); schema == "" {
@@ -89,7 +93,6 @@ func newPool(ctx context.Context, file string) (pool *pgxpool.Pool, schema strin
 	if err != nil {
 		return nil, "", err
 	}
-	config.MaxConns = max(config.MaxConns, poolSize)
 	config.MaxConnLifetime = connectionLifetime
 	config.MaxConnLifetimeJitter = connectionLifetime / 5
 	config.BeforeConnect = func(_ context.Context, connection *pgx.ConnConfig) error {
