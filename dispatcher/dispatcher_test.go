@@ -40,7 +40,12 @@ import (
 var plane *testkit.ControlPlane
 
 func TestMain(m *testing.M) {
-	os.Exit(testkit.Run(m, func(p *testkit.ControlPlane) { plane = p }))
+	code := testkit.Run(m, func(p *testkit.ControlPlane) { plane = p })
+	if err := stopPostgreSQL(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // patience is how long a test waits for what must happen; it fails then, and
@@ -54,19 +59,30 @@ var toReceivers = guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePr
 type rig struct {
 	t         testing.TB
 	namespace string
-	store     *sqlite.Store
-	receiver  *testkit.Receiver
-	metrics   *prometheus.Registry
-	log       lockedBuffer
-	options   Options // beside the usual ones
+	store     store.Store
+	// open opens the store as another process does.
+	open     func() store.Store
+	receiver *testkit.Receiver
+	metrics  *prometheus.Registry
+	log      lockedBuffer
+	options  Options // beside the usual ones
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	opened, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "postbus.db"))
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return newRigOn(t, opened)
+}
+
+// newRigOn is newRig with a store, which is closed after the test.
+func newRigOn(t testing.TB, opened store.Store) *rig {
+	t.Helper()
 	t.Cleanup(func() { NewWithT(t).Expect(opened.Close()).To(Succeed()) })
-	return &rig{t: t, namespace: plane.Namespace(t), store: opened, receiver: testkit.NewReceiver(t), options: Options{Guard: toReceivers}}
+	return &rig{
+		t: t, namespace: plane.Namespace(t), store: opened, open: func() store.Store { return opened },
+		receiver: testkit.NewReceiver(t), options: Options{Guard: toReceivers},
+	}
 }
 
 // run runs a dispatcher until the test ends or the returned function is called.

@@ -20,9 +20,10 @@ import (
 
 // A process that is stopped for long wakes in a world that has taken it for dead: it
 // calls nobody, what it wrote down is refused, and it takes part again.
-func TestPausedReplica(t *testing.T) {
+func TestPausedReplica(t *testing.T) { onEachEngine(t, testPausedReplica) }
+
+func testPausedReplica(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	keys := r.subscribeMany(10, nil)
 	a, b := r.replicate("a"), r.replicate("b")
 	r.settled(keys, patience, a, b)
@@ -52,9 +53,10 @@ func TestPausedReplica(t *testing.T) {
 
 // A store that was away for longer than a dispatcher lives: it begins no call, and
 // goes on where it stood, without sending anything twice.
-func TestStoreIsAwayForLong(t *testing.T) {
+func TestStoreIsAwayForLong(t *testing.T) { onEachEngine(t, testStoreIsAwayForLong) }
+
+func testStoreIsAwayForLong(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	keys := r.subscribeMany(3, nil)
 	a := r.replicate("a")
 	r.settled(keys, patience, a)
@@ -74,10 +76,11 @@ func TestStoreIsAwayForLong(t *testing.T) {
 }
 
 // Two replicas hold limits together while subscriptions move between them.
-func TestLimitsOverReplicas(t *testing.T) {
+func TestLimitsOverReplicas(t *testing.T) { onEachEngine(t, testLimitsOverReplicas) }
+
+func testLimitsOverReplicas(t *testing.T, r *rig) {
 	const maxInFlight, perSecond, events = 2, 50, 250
 	g := NewWithT(t)
-	r := newRig(t)
 	inFlight, most := map[string]*atomic.Int64{}, map[string]*atomic.Int64{}
 	keys := r.subscribeMany(4, func(s *v1alpha1.WebhookSubscription) {
 		s.Spec.RateLimit.MaxInFlight, s.Spec.RateLimit.RequestsPerSecond = maxInFlight, perSecond
@@ -123,9 +126,10 @@ func mostWithin(times []time.Time, within time.Duration) int {
 }
 
 // What is asked for while rows move is done once.
-func TestRequestsDuringHandover(t *testing.T) {
+func TestRequestsDuringHandover(t *testing.T) { onEachEngine(t, testRequestsDuringHandover) }
+
+func testRequestsDuringHandover(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	keys := r.subscribeMany(10, nil)
 	a := r.replicate("a")
 	r.settled(keys, patience, a)
@@ -180,9 +184,9 @@ type takenCall struct {
 	at       time.Time
 }
 
-func newChurn(t *testing.T, seed uint64) *churn {
+func newChurn(t *testing.T, r *rig, seed uint64) *churn {
 	c := &churn{
-		rig: newRig(t), WithT: *NewWithT(t), chance: rand.New(rand.NewPCG(seed, 1)),
+		rig: r, WithT: *NewWithT(t), chance: rand.New(rand.NewPCG(seed, 1)),
 		posted: map[string][]string{}, down: map[string]bool{},
 	}
 	c.receiver.AnswerWith(c.answer)
@@ -315,13 +319,15 @@ func (c *churn) diedWith(at time.Time) bool {
 
 func TestReplicasComeAndGo(t *testing.T) {
 	for name, kills := range map[string]bool{"in order": false, "and are killed": true} {
-		for seed := range uint64(2) {
-			t.Run(fmt.Sprintf("%s, seed %d", name, seed), func(t *testing.T) {
-				t.Parallel()
-				c := newChurn(t, seed)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEachEngine(t, func(t *testing.T, r *rig) {
+				seed := uint64(time.Now().UnixNano())
+				t.Log("seed", seed)
+				c := newChurn(t, r, seed)
 				c.run(400, kills)
 				c.check()
 			})
-		}
+		})
 	}
 }

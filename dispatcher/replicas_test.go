@@ -3,10 +3,13 @@ package dispatcher
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +22,9 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/postgres"
 	"postbus.dev/postbus/internal/store/sqlite"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 // replica is one of several dispatchers of a store. Calls tell by their User-Agent
@@ -35,7 +40,7 @@ type replica struct {
 // replicate runs a dispatcher beside those that run already.
 func (r *rig) replicate(name string) *replica {
 	r.t.Helper()
-	one := &replica{name: name, mortal: &mortal{Store: r.store, refused: map[store.SubscriptionKey]bool{}}}
+	one := &replica{name: name, mortal: &mortal{Store: r.open(), refused: map[store.SubscriptionKey]bool{}}}
 	options := r.options
 	r.options.Name, r.options.Version, r.options.Store = name, name, one.mortal
 	one.stop = r.run()
@@ -64,7 +69,7 @@ func (o *replica) die() {
 // mortal is a real store as a process sees it that can be killed, or stopped for a
 // while. Both are seen in what it writes alone.
 type mortal struct {
-	*sqlite.Store
+	store.Store
 	mu     sync.Mutex
 	joined int
 	killed bool
@@ -172,6 +177,65 @@ func (m *mortal) refusals() []store.SubscriptionKey {
 	return slices.Collect(maps.Keys(m.refused))
 }
 
+// engine makes a store, and says how another process opens it. One that only one
+// process can open is used by all.
+type engine func(t *testing.T) (opened store.Store, open func() store.Store)
+
+// onEachEngine runs a test on both engines of the store, with a rig for each.
+func onEachEngine(t *testing.T, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	for name, newStore := range map[string]engine{"SQLite": sqliteEngine, "PostgreSQL": postgresEngine} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opened, open := newStore(t)
+			r := newRigOn(t, opened)
+			r.open = open
+			test(t, r)
+		})
+	}
+}
+
+func sqliteEngine(t *testing.T) (store.Store, func() store.Store) {
+	opened, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "postbus.db"))
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return opened, func() store.Store { return opened }
+}
+
+// postgreSQL is the server that tests on it share. It starts with the first.
+var (
+	postgreSQL      *testkit.PostgreSQL
+	startPostgreSQL = sync.OnceValue(func() (err error) {
+		postgreSQL, err = testkit.StartPostgreSQL()
+		return err
+	})
+)
+
+func stopPostgreSQL() error {
+	if postgreSQL == nil {
+		return nil
+	}
+	return postgreSQL.Remove()
+}
+
+func postgresEngine(t *testing.T) (store.Store, func() store.Store) {
+	g := NewWithT(t)
+	if err := startPostgreSQL(); !errors.Is(err, testkit.ErrNoPostgreSQL) || os.Getenv("CI") == "true" {
+		g.Expect(err).NotTo(HaveOccurred())
+	}
+	file := filepath.Join(t.TempDir(), "dsn")
+	g.Expect(os.WriteFile(file, []byte(postgreSQL.Database(t)), 0o600)).To(Succeed())
+	open := func() store.Store {
+		opened, err := postgres.Open(t.Context(), postgres.Options{DSNFile: file})
+		g.Expect(err).NotTo(HaveOccurred())
+		return opened
+	}
+	return open(), func() store.Store {
+		opened := open()
+		t.Cleanup(func() { g.Expect(opened.Close()).To(Succeed()) })
+		return opened
+	}
+}
+
 // subscribeMany makes so many subscriptions to the receiver, and returns their keys.
 func (r *rig) subscribeMany(count int, edit func(*v1alpha1.WebhookSubscription)) (keys []store.SubscriptionKey) {
 	r.t.Helper()
@@ -217,9 +281,10 @@ func (r *rig) settled(keys []store.SubscriptionKey, within time.Duration, replic
 // handedOverIn bounds the time in which rows change hands in order.
 const handedOverIn = 2 * time.Second
 
-func TestReplicasShare(t *testing.T) {
+func TestReplicasShare(t *testing.T) { onEachEngine(t, testReplicasShare) }
+
+func testReplicasShare(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	keys := r.subscribeMany(30, nil)
 	a := r.replicate("a")
 	r.settled(keys, patience, a)
@@ -240,9 +305,10 @@ func TestReplicasShare(t *testing.T) {
 	g.Eventually(func() []string { return r.callers(three)["/late"] }, patience).Should(Equal([]string{ownerOf(keyOf(late), []string{"a", "b", "c"})}))
 }
 
-func TestKilledReplicaIsReplaced(t *testing.T) {
+func TestKilledReplicaIsReplaced(t *testing.T) { onEachEngine(t, testKilledReplicaIsReplaced) }
+
+func testKilledReplicaIsReplaced(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	keys := r.subscribeMany(10, nil)
 	a, b := r.replicate("a"), r.replicate("b")
 	r.settled(keys, patience, a, b)
@@ -256,9 +322,10 @@ func TestKilledReplicaIsReplaced(t *testing.T) {
 
 // One that ends leaves at once what nothing is under way of, and the rest when that
 // has ended.
-func TestEndingReplicaIsReplaced(t *testing.T) {
+func TestEndingReplicaIsReplaced(t *testing.T) { onEachEngine(t, testEndingReplicaIsReplaced) }
+
+func testEndingReplicaIsReplaced(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	r.options.ShutdownTimeout = patience
 	keys := r.subscribeMany(10, nil)
 	a, b := r.replicate("a"), r.replicate("b")
@@ -294,9 +361,10 @@ func TestEndingReplicaIsReplaced(t *testing.T) {
 
 // A row moves while a call is under way: that one is not made again, and what comes
 // after it of the same contact waits for it.
-func TestHandoverUnderWay(t *testing.T) {
+func TestHandoverUnderWay(t *testing.T) { onEachEngine(t, testHandoverUnderWay) }
+
+func testHandoverUnderWay(t *testing.T, r *rig) {
 	g := NewWithT(t)
-	r := newRig(t)
 	r.options.ShutdownTimeout = patience
 	keys := r.subscribeMany(10, nil)
 	a := r.replicate("a")

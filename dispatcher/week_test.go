@@ -17,13 +17,12 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
-	"postbus.dev/postbus/internal/store/sqlite"
 )
 
 // fuse is a real store at which the process dies: after so many checkpoints none
 // reaches it any more, and the process does not hear of the last that did.
 type fuse struct {
-	*sqlite.Store
+	store.Store
 	mu   sync.Mutex
 	left int
 }
