@@ -105,6 +105,11 @@ build: ## bin/postbus, and bin/kubectl-postbus, which is the same as a plugin of
 image: ## The container image IMAGE for PLATFORMS, with what IMAGE_FLAGS says (--push)
 	$(DOCKER) buildx build --platform=$(PLATFORMS) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMAGE) $(IMAGE_FLAGS) .
 
+.PHONY: helm
+helm: $(needed) ## dist/helm/postbus: a chart made from config/default
+	@hack/build.sh bin/helm-chart hack/helm .
+	@bin/helm-chart --kubectl=$(KUBEBUILDER_ASSETS)/kubectl --version=$(VERSION)
+
 .PHONY: sbom
 sbom: bin/cyclonedx-gomod ## dist/postbus.cdx.json: what is in the binary, as CycloneDX
 	@mkdir -p dist
@@ -142,7 +147,7 @@ vuln: bin/govulncheck ## Look for known vulnerabilities (GOVULNDB=URL names anot
 
 .PHONY: tidy
 tidy: ## Tidy go.mod of every module
-	@for module in . hack/tools hack/controlplane hack/monitoring hack/sbom; do (cd "$$module" && go mod tidy) || exit 1; done
+	@for module in . hack/tools hack/controlplane hack/monitoring hack/sbom hack/helm; do (cd "$$module" && go mod tidy) || exit 1; done
 
 .PHONY: help
 help: ## This list

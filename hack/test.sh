@@ -82,6 +82,9 @@ fi
 # Alerts and dashboard are tested with Prometheus' own engine, in a module of its own.
 # shellcheck disable=SC2086 # no flag is no argument
 (cd hack/monitoring && go test $race -timeout 10m "$@" ./...)
+# So is the chart, with Helm's.
+# shellcheck disable=SC2086
+(cd hack/helm && go test $race -timeout 10m "$@" ./...)
 
 # Many tests wait for others more than they compute, so one package more is tested
 # at a time than Go would choose.

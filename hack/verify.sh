@@ -18,7 +18,7 @@ trap 'rm -f "$before" "$after"' EXIT
 tree >"$before"
 
 make generate docs fmt
-for module in . hack/tools hack/controlplane hack/monitoring hack/sbom; do
+for module in . hack/tools hack/controlplane hack/monitoring hack/sbom hack/helm; do
   echo "checking that $module/go.mod is tidy"
   (cd "$module" && go mod tidy -diff)
 done
