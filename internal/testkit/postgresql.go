@@ -313,6 +313,24 @@ func (p *PostgreSQL) Execute(t testing.TB, statement string) {
 	}
 }
 
+// Dump has pg_dump write a database into a file.
+func (p *PostgreSQL) Dump(t testing.TB, dsn string) (file string) {
+	t.Helper()
+	file = filepath.Join(p.folder, fmt.Sprintf("dump%d", p.databases.Add(1)))
+	if err := p.command("pg_dump", "--format", "custom", "--file", file, dsn); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Restore has pg_restore read such a file into an empty database.
+func (p *PostgreSQL) Restore(t testing.TB, file, dsn string) {
+	t.Helper()
+	if err := p.command("pg_restore", "--exit-on-error", "--dbname", dsn, file); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Standby starts a second server that follows this one, which commits nothing
 // from then on that the other has not written. It ends with the test.
 func (p *PostgreSQL) Standby(t testing.TB) *PostgreSQL {

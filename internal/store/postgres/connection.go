@@ -37,9 +37,9 @@ const (
 	defaultSchema = "postbus"
 )
 
-// sessionSettings make the server end a session within seconds whose process was
-// stopped, or cut off from the network, while it held a lock. A connection string
-// may say others.
+// sessionSettings, but for the last ones, make the server end a session within
+// seconds whose process was stopped, or cut off from the network, while it held a
+// lock. A connection string may say others.
 var sessionSettings = map[string]string{
 	"application_name":                    "postbus",
 	"idle_in_transaction_session_timeout": "5s",
@@ -49,6 +49,10 @@ var sessionSettings = map[string]string{
 	"tcp_keepalives_interval":             "2",
 	"tcp_keepalives_count":                "3",
 	"tcp_user_timeout":                    "10s",
+	// A plan that was made while a table was small is bad once that has grown, and
+	// arrays of one row and of a thousand need different ones.
+	"plan_cache_mode": "force_custom_plan",
+	"jit":             "off",
 }
 
 // errConnectionString leaves out what is wrong with it: the parser's words may
@@ -225,7 +229,7 @@ func (s *Store) write(ctx context.Context, queue func(*pgx.Batch)) error {
 
 // begin does not leave the isolation to the server's settings: each statement must
 // see what was committed before it, once a lock was waited for.
-const begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+const begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 // start opens a transaction in one round trip with what it begins with. The caller
 // finishes it, or releases the connection.

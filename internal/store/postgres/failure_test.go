@@ -195,6 +195,63 @@ func TestStandbyIsAway(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 }
 
+// A server that is a standby now, or that an administrator has made read-only, is
+// as good as away.
+func TestServerIsReadOnly(t *testing.T) {
+	g := NewWithT(t)
+	dsn := server.Database(t)
+	place := writeDSN(t, dsn)
+	s := openAt(t, place)
+	key := store.SubscriptionKey{Namespace: "marketing", Name: "crm"}
+	_, database, _ := strings.Cut(dsn, fmt.Sprintf(":%d/", server.Port))
+	server.Execute(t, "ALTER DATABASE "+database+" SET default_transaction_read_only = on")
+	server.Execute(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"'")
+	_, err := s.Change(t.Context(), save("a@example.com"))
+	g.Expect(err).To(MatchError(store.ErrUnavailable))
+	g.Expect(s.OpenDelivery(t.Context(), key)).To(MatchError(store.ErrUnavailable))
+	_, err = s.Join(t.Context(), "a", time.Minute)
+	g.Expect(err).To(MatchError(store.ErrUnavailable))
+	_, err = s.Checkpoint(t.Context(), []store.Progress{{Delivery: store.Delivery{Key: key}}})
+	g.Expect(err).To(MatchError(store.ErrUnavailable))
+	_, err = Open(t.Context(), Options{DSNFile: place})
+	g.Expect(err).To(MatchError(store.ErrUnavailable))
+	g.Expect(s.Head(t.Context())).To(BeZero(), "it can be read")
+
+	server.Execute(t, "ALTER DATABASE "+database+" RESET default_transaction_read_only")
+	server.Execute(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"'")
+	_, err = s.Change(t.Context(), save("a@example.com"))
+	g.Expect(err).NotTo(HaveOccurred())
+}
+
+// What pg_dump has written while the store was in use goes on where it stood.
+func TestBackupIsRestored(t *testing.T) {
+	g := NewWithT(t)
+	dsn := server.Database(t)
+	s := openAt(t, writeDSN(t, dsn))
+	key := store.SubscriptionKey{Namespace: "marketing", Name: "crm"}
+	g.Expect(s.OpenDelivery(t.Context(), key)).To(Succeed())
+	changed, err := s.Change(t.Context(), save("a@example.com"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.Join(t.Context(), "a", time.Hour)).To(Equal([]string{"a"}))
+	row, err := s.ClaimDelivery(t.Context(), key, "a")
+	g.Expect(err).NotTo(HaveOccurred())
+
+	dump := server.Dump(t, dsn)
+	_, err = s.Change(t.Context(), save("b@example.com")) // too late for it
+	g.Expect(err).NotTo(HaveOccurred())
+	restoredDSN := server.Database(t)
+	server.Restore(t, dump, restoredDSN)
+	restored := openAt(t, writeDSN(t, restoredDSN))
+	g.Expect(restored.Identity()).To(Equal(s.Identity()), "links in mails stay good")
+	g.Expect(restored.Read(t.Context(), store.Query{})).To(HaveLen(1))
+	g.Expect(restored.LoadDelivery(t.Context(), key)).To(Equal(row))
+	again, err := restored.Change(t.Context(), save("b@example.com"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(again.Events[0].Position).To(Equal(changed.Events[0].Position + 1))
+	g.Expect(again.Contact.ID).To(Equal(changed.Contact.ID + 1))
+	g.Expect(restored.ClaimDelivery(t.Context(), key, "a")).NotTo(HaveField("Token", row.Token))
+}
+
 // A new password is taken up from the file, without a restart.
 func TestPasswordChanges(t *testing.T) {
 	g := NewWithT(t)

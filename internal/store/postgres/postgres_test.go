@@ -25,7 +25,7 @@ func newPlace(t *testing.T) (file string) {
 	return writeDSN(t, server.Database(t))
 }
 
-func writeDSN(t *testing.T, dsn string) (file string) {
+func writeDSN(t testing.TB, dsn string) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "dsn")
 	NewWithT(t).Expect(os.WriteFile(file, []byte(dsn+"\n"), 0o600)).To(Succeed())
