@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -119,4 +120,26 @@ func account(calls []receiver.Call) (map[about]string, error) {
 		}
 	}
 	return arrived, nil
+}
+
+// checkReplay returns nil when the calls are the replay of both events of each kept
+// contact. Calls for different contacts may overtake each other on their way.
+func checkReplay(calls []receiver.Call) error {
+	if len(calls) != 2*len(kept) {
+		return fmt.Errorf("%d calls were made", len(calls))
+	}
+	events := map[string][]string{}
+	for _, call := range calls {
+		email, event := emailIn.FindStringSubmatch(call.Body), eventIn.FindStringSubmatch(call.Body)
+		if email == nil || event == nil || call.Header().Get("postbus-replay") != "true" {
+			return fmt.Errorf("the call %s is no replay of an event", call.Headers["webhook-id"])
+		}
+		events[email[1]] = append(events[email[1]], event[1])
+	}
+	for _, email := range kept {
+		if !slices.Equal(events[email], []string{"contact.created", "contact.subscribed"}) {
+			return fmt.Errorf("the events of %s came as %v", email, events[email])
+		}
+	}
+	return nil
 }
