@@ -213,6 +213,8 @@ func TestCommands(t *testing.T) {
 		"a CIDR too many":        {[]string{"ingress", "--trusted-proxies=10.0.0.0/8,"}, `"" is no CIDR`, false},
 		"a CIDR beyond a mask":   {[]string{"ingress", "--trusted-proxies=10.1.0.0/8"}, `"10.1.0.0/8" has bits behind its mask, the network is 10.0.0.0/8`, false},
 		"a CIDR in disguise":     {[]string{"ingress", "--trusted-proxies=::ffff:10.0.0.0/104"}, "write it as IPv4", false},
+		"too short a retention":  {[]string{"controller", "--retention=143h59m"}, "--retention is 143h59m0s, it must be at least 144h0m0s", false},
+		"a retention of ingress": {[]string{"ingress", "--retention=240h"}, "flag provided but not defined: -retention", false},
 		"no connections":         {[]string{"standalone", "--max-connections=0"}, "--max-connections is 0, it must be at least 1", false},
 		"no requests":            {[]string{"ingress", "--max-requests=-1"}, "--max-requests is -1, it must be at least 1", false},
 		"a public URL of a file": {[]string{"ingress", "--public-url=file:///tmp"}, "it must be an http or https URL with a host", false},

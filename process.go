@@ -107,7 +107,7 @@ func (s settings) kinds() []client.Object {
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
 		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policy,
-		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Registerer: p.metrics,
+		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Retention: p.settings.retention, Registerer: p.metrics,
 	}
 	if p.settings.command != "standalone" {
 		return controllers.Run(ctx, options)

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
+	"postbus.dev/postbus/controllers"
 	"postbus.dev/postbus/ingress"
 )
 
@@ -20,6 +22,8 @@ type settings struct {
 	metricsAddress string
 	logLevel       string
 	leaseNamespace string
+	// retention is for how long events are kept in the log.
+	retention time.Duration
 	// publicURL is what links to recipients begin with, nil when the flag says
 	// nothing.
 	publicURL *url.URL
@@ -50,6 +54,8 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	flags.StringVar(&s.logLevel, "log-level", "info", "info, or debug for a line on each request and attempt")
 	if s.runs("controller") {
 		flags.StringVar(&s.leaseNamespace, "lease-namespace", "", "`namespace` of the controllers' Lease; without it the pod's own, or default")
+		flags.DurationVar(&s.retention, "retention", controllers.DefaultRetention,
+			"how long events are kept in the log, whoever has them still to be sent; at least 144h")
 	}
 	if s.runs("ingress") {
 		s.ingress.register(flags)
@@ -78,6 +84,10 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	}
 	if s.logLevel != "info" && s.logLevel != "debug" {
 		return s, fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
+	}
+	if s.runs("controller") && s.retention < controllers.MinRetention {
+		return s, fmt.Errorf("--retention is %s, it must be at least %s (6 days), for a callback that is deactivated has its events of 5 days kept",
+			s.retention, controllers.MinRetention)
 	}
 	if err := errors.Join(s.store.check(flags), s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
 		return s, err

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,11 +35,12 @@ type census struct {
 // RegisterMetrics registers the controller's metrics, each label value at zero, for
 // the reference of metrics. Run registers its own.
 func RegisterMetrics(registerer prometheus.Registerer) error {
-	return registerer.Register(newObjectMetrics(func() (census, error) {
+	objects := newObjectMetrics(func() (census, error) {
 		example := newCensus()
 		example.expiries[client.ObjectKey{Namespace: "…", Name: "…"}] = time.Unix(1, 0)
 		return example, nil
-	}))
+	})
+	return errors.Join(registerer.Register(objects), registerer.Register(newRemovedEvents()))
 }
 
 func newObjectMetrics(count func() (census, error)) *objectMetrics {

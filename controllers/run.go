@@ -38,6 +38,7 @@ type Store interface {
 	LogHead
 	DeliveryKeeper
 	DeliveryChanges
+	LogPruner
 	KeyUseKeeper
 	OperationRaiser
 }
@@ -102,8 +103,10 @@ type Options struct {
 	Guard guard.Policy
 	// Lease says where controllers agree on which of them acts.
 	Lease Lease
-	// Registerer takes the metrics of objects while Run runs; without it there are
-	// none.
+	// Retention is for how long events are kept in the log, DefaultRetention when 0.
+	// Nothing holds it to MinRetention.
+	Retention time.Duration
+	// Registerer takes our metrics while Run runs; without it there are none.
 	Registerer prometheus.Registerer
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
@@ -125,6 +128,9 @@ type Intervals struct {
 	// KeyUses is how often, at most, the last use of a key is written to its
 	// status. A minute by default.
 	KeyUses time.Duration
+	// Retention is how often old events are removed from the log. An hour by
+	// default.
+	Retention time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -135,6 +141,8 @@ func (o Options) withDefaults() Options {
 	o.Intervals.Counters = positive(o.Intervals.Counters, 5*time.Second)
 	o.Intervals.Contacts = positive(o.Intervals.Contacts, 5*time.Second)
 	o.Intervals.KeyUses = positive(o.Intervals.KeyUses, time.Minute)
+	o.Intervals.Retention = positive(o.Intervals.Retention, time.Hour)
+	o.Retention = positive(o.Retention, DefaultRetention)
 	o.Lease = o.Lease.withDefaults()
 	return o
 }
@@ -181,12 +189,22 @@ func Run(ctx context.Context, options Options) error {
 	if err := m.Add(&leaseReport{lease: options.Lease, reader: m.GetAPIReader(), elected: m.Elected()}); err != nil {
 		return fmt.Errorf("add the lease report: %w", err)
 	}
+	removed := newRemovedEvents()
+	err = m.Add(&retention{
+		log: options.Store, deliveries: options.Store, keep: options.Retention, interval: options.Intervals.Retention, now: options.Now,
+		removed: removed,
+	})
+	if err != nil {
+		return fmt.Errorf("add the removal of old events: %w", err)
+	}
 	if options.Registerer != nil {
 		objects := newObjectMetrics(func() (census, error) { return takeCensus(ctx, m.GetCache()) })
-		if err := options.Registerer.Register(objects); err != nil {
-			return fmt.Errorf("register the metrics of objects: %w", err)
+		err := errors.Join(options.Registerer.Register(objects), options.Registerer.Register(removed))
+		if err != nil {
+			return fmt.Errorf("register the controller's metrics: %w", err)
 		}
 		defer options.Registerer.Unregister(objects)
+		defer options.Registerer.Unregister(removed)
 	}
 	if err := m.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("run the controller: %w", err)
