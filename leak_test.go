@@ -42,6 +42,7 @@ type leakScene struct {
 	namespace    string
 	receiver     *testkit.Receiver
 	mailServer   *gossip
+	collector    *testkit.Collector
 	// secrets are by what they are.
 	secrets map[string]string
 	// tokens are of links; the page that a link leads to may show its own.
@@ -69,11 +70,14 @@ func TestSecretsLeakNowhere(t *testing.T) {
 	status, events := s.status(), s.events()
 	process.signal(syscall.SIGTERM)
 	g.Expect(process.err).NotTo(HaveOccurred())
+	g.Expect(s.collector.Tries()).To(BeNumerically(">", 0))
+	traces := s.collector.Text()
+	g.Expect(traces).To(And(ContainSubstring("/webhooks/contacts/email"), ContainSubstring("deliver"), Not(ContainSubstring("@example"))))
 	logs := process.output.String()
 	g.Expect(logs).To(And(ContainSubstring("level=DEBUG"), ContainSubstring("answered a request")))
 
 	for place, text := range map[string]string{
-		"logs": logs, "metrics": metrics, "status": status, "events": events, "answers": s.answers.String(),
+		"logs": logs, "metrics": metrics, "status": status, "events": events, "answers": s.answers.String(), "traces": traces,
 	} {
 		g.Expect(leaks(text, s.secrets)).To(BeEmpty(), place)
 		g.Expect(leaks(text, s.tokens)).To(BeEmpty(), place)
@@ -105,6 +109,11 @@ func newLeakScene(t *testing.T) *leakScene {
 		},
 	}
 	maps.Copy(s.secrets, callbackSecrets())
+	s.secrets["the collector's token"] = "collector-" + apikey.Generate()
+	s.collector = testkit.NewCollector(t)
+	s.collector.Gossip()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", s.collector.URL())
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization="+s.secrets["the collector's token"])
 	s.mailServer = newGossip(t, s.secrets["the mail server's password"])
 	credentials := t.TempDir()
 	g.Expect(os.WriteFile(filepath.Join(credentials, "username"), []byte("postbus"), 0o600)).To(Succeed())

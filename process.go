@@ -27,6 +27,7 @@ import (
 	"postbus.dev/postbus/internal/probe"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/metered"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 // process is what the components of one process share.
@@ -37,6 +38,7 @@ type process struct {
 	objects  cache.Cache
 	synced   chan struct{}
 	metrics  metrics.RegistererGatherer
+	tracing  *tracing.Tracing
 }
 
 // runProcess runs a command's components until the context ends or one of them
@@ -54,6 +56,11 @@ func runProcess(ctx context.Context, s settings) (err error) {
 	if p.objects, err = kube.NewCache(ctx, p.access, s.kinds()...); err != nil {
 		return err
 	}
+	endTracing, err := p.startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer endTracing()
 	engine, err := s.store.open(ctx)
 	if err != nil {
 		return err
@@ -86,6 +93,30 @@ func runProcess(ctx context.Context, s settings) (err error) {
 		return nil // it was asked to stop, and something was still starting
 	}
 	return err
+}
+
+// lastTraces is how long the last traces may take to be sent when a process ends.
+const lastTraces = 3 * time.Second
+
+// startTracing makes spans of what this process does, if the environment asks for
+// that. A collector that is away disturbs nothing.
+func (p *process) startTracing(ctx context.Context) (end func(), err error) {
+	logger := logr.FromContextOrDiscard(ctx)
+	tracing.LogErrors(logger)
+	service := "postbus"
+	if p.settings.command != "standalone" {
+		service += "-" + p.settings.command
+	}
+	if p.tracing, err = tracing.Open(ctx, service, programVersion()); err != nil {
+		return nil, err
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTraces)
+		defer cancel()
+		if err := p.tracing.Close(ctx); err != nil {
+			logger.Info("the last traces are not sent", "cause", err.Error())
+		}
+	}, nil
 }
 
 // kinds are what the command's components read: no more, so that each gets by
@@ -150,6 +181,7 @@ func (p *process) runIngress(ctx context.Context) error {
 		Callbacks:      p.store,
 		LinkKey:        p.store.LinkKey(),
 		PublicURL:      p.settings.publicURL,
+		Tracing:        p.tracing,
 		Registerer:     p.metrics,
 		Ready:          p.ready,
 	})
@@ -163,7 +195,7 @@ func (p *process) runDispatcher(ctx context.Context) error {
 	return dispatcher.Run(ctx, dispatcher.Options{
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
 		Guard: p.settings.callbacks.policy, EgressProxy: p.settings.callbacks.egressProxy,
-		Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics, Version: programVersion(),
+		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics, Version: programVersion(),
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"postbus.dev/postbus/internal/callback"
 	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/signature"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 const (
@@ -40,6 +41,7 @@ type caller struct {
 	url          keptSecret[string]
 	headerValues keptSecret[string]
 	links        reactivationLinks
+	tracing      *tracing.Tracing
 	userAgent    string
 }
 
@@ -60,6 +62,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 		url:          keptSecret[string]{title: "URL", reader: options.Secrets, parse: ofOneKey(parseURL)},
 		headerValues: keptSecret[string]{title: "header value", reader: options.Secrets, parse: ofOneKey(callback.ParseHeaderValue)},
 		links:        reactivationLinks{store: options.Store, base: options.Mail.PublicURL},
+		tracing:      options.Tracing,
 		userAgent:    "postbus/" + options.Version,
 	}
 }
@@ -98,6 +101,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	}
 	request.Header = header // what follows comes after, so that nothing stands in its place
 	c.setHeaders(request.Header, made, carried)
+	c.tracing.Hand(ctx, request.Header)
 	timestamp, signed := signing.Sign(made.event.ID, c.clock.Now(), carried.body)
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)

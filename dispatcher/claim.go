@@ -140,7 +140,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
 	default:
 		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
-		r.tally = newTally(g.metrics.newLatency(r.key))
+		r.tally, r.tracing = newTally(g.metrics.newLatency(r.key)), g.options.Tracing
 		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
 	}
 	return r

@@ -19,6 +19,7 @@ import (
 	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 // Options are what Run needs.
@@ -43,6 +44,8 @@ type Options struct {
 	// OmitSubscriptionMetrics leaves out the metrics of each subscription, some 15
 	// series for each. Their sums stay.
 	OmitSubscriptionMetrics bool
+	// Tracing makes spans of attempts; none when nil.
+	Tracing *tracing.Tracing
 	// Clock is the time; the real one when nil.
 	Clock clock.Clock
 	// RootCAs are who may sign certificates of callbacks and of the mail server;

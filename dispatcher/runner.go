@@ -11,6 +11,7 @@ import (
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 const (
@@ -69,8 +70,10 @@ type runner struct {
 	// it took and how old the event was then.
 	deliverer deliverer
 	observe   func(o outcome, took, age time.Duration)
-	// tally, when not nil, counts them for this subscription alone.
-	tally *tally
+	// tally, when not nil, counts them for this subscription alone. tracing, when not
+	// nil, makes their spans.
+	tally   *tally
+	tracing *tracing.Tracing
 	// tell, when not nil, takes what people are told of an attempt.
 	tell func(store.Attempt)
 	// checkpoint, when not nil, is called with what was delivered, so that the
@@ -311,7 +314,9 @@ func (r *runner) attempt(ctx context.Context, s *subscription, made call) attemp
 	if !r.life.lasts() { // the process may have been stopped before it came here
 		return attempted{outcome: outcome{verdict: aborted}, ended: began}
 	}
+	ctx, span := r.beginSpan(ctx, made)
 	o, cause := r.deliverer.attempt(ctx, s, made)
+	endSpan(span, o)
 	ended := r.clock.Now()
 	event := made.event
 	r.logger.V(1).Info("attempt", "event", event.ID, "type", event.Type, "attempt", made.number, "test", made.test,

@@ -21,12 +21,13 @@ func hopsOf(r *http.Request) (int, error) {
 	return hops, nil
 }
 
-// carrying has the events of a decision carry how many callbacks led to the call.
-func carrying(decide apply, hops int) apply {
+// carrying has the events of a decision carry how many callbacks led to the call, and
+// its trace.
+func carrying(decide apply, hops int, trace string) apply {
 	return func(current *contact.Contact) contact.Decision {
 		decision := decide(current)
 		for i := range decision.Events {
-			decision.Events[i].Hops = hops
+			decision.Events[i].Hops, decision.Events[i].Trace = hops, trace
 		}
 		return decision
 	}

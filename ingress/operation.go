@@ -9,6 +9,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 // operation is what a path lets a caller with an API key do to a contact.
@@ -67,10 +68,12 @@ type call struct {
 	at time.Time
 	// hops is how many callbacks led to it.
 	hops int
+	// trace is what its events carry of its trace; empty when there is none.
+	trace string
 }
 
 // operate answers a call of an operation.
-func (s *server) operate(r *http.Request, o operation) (any, error) {
+func (s *server) operate(r *http.Request, o operation) (answer any, err error) {
 	if err := s.checkCaller(r, http.MethodPost); err != nil {
 		return nil, err
 	}
@@ -78,6 +81,9 @@ func (s *server) operate(r *http.Request, o operation) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, span := s.accept(r, call.grant.list, call.at)
+	defer func() { endCall(span, err) }()
+	call.trace = tracing.Carried(ctx)
 	s.metrics.unknown.Add(float64(o.countUnknown(call.given)))
 	once, err := call.once(r)
 	if err != nil {
@@ -88,7 +94,7 @@ func (s *server) operate(r *http.Request, o operation) (any, error) {
 		return nil, err
 	}
 	change.Once = once
-	decision, err := s.options.Contacts.Change(r.Context(), change)
+	decision, err := s.options.Contacts.Change(ctx, change)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +136,7 @@ func (c call) change(o operation) (change store.Change, err error) {
 	list := c.grant.list
 	return store.Change{
 		List:    contact.ListKey{Namespace: list.Namespace, Name: list.Name},
-		Address: c.address.Key, Apply: carrying(decide, c.hops),
+		Address: c.address.Key, Apply: carrying(decide, c.hops, c.trace),
 	}, nil
 }
 

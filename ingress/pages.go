@@ -18,6 +18,7 @@ import (
 	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/recipient"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 // tokenTemplate stands for a token where a path is shown: a token lets whoever
@@ -145,7 +146,12 @@ func (s *server) receive(r *http.Request, v *visit) (answer pageAnswer, err erro
 			return answer, err
 		}
 	}
-	return s.follow(r.Context(), v)
+	if !v.posts {
+		return s.follow(r.Context(), v)
+	}
+	ctx, span := s.accept(r, v.list, v.at)
+	defer func() { endCall(span, err) }()
+	return s.follow(ctx, v)
 }
 
 // openLink returns what a token says. One that has expired is valid, too. Without
@@ -201,7 +207,9 @@ func (s *server) find(ctx context.Context, v *visit) (*contact.Contact, error) {
 // change changes the contact of a link. The decision's contact has no ID when
 // there is none.
 func (s *server) change(ctx context.Context, v *visit, decide apply) (contact.Decision, error) {
-	decision, err := s.options.Contacts.Change(ctx, store.Change{List: v.link.List, ContactID: v.link.Contact, Apply: decide})
+	decision, err := s.options.Contacts.Change(ctx, store.Change{
+		List: v.link.List, ContactID: v.link.Contact, Apply: carrying(decide, 0, tracing.Carried(ctx)),
+	})
 	if err != nil {
 		return decision, storeProblem(ctx, err)
 	}

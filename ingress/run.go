@@ -18,6 +18,7 @@ import (
 
 	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 // Options is what ingress runs with. Objects, Contacts, KeyUses, Registerer and
@@ -67,6 +68,8 @@ type Options struct {
 	// PublicURL is where recipients reach ingress, such as
 	// https://lists.example.com. Without it no links are handed out.
 	PublicURL *url.URL
+	// Tracing makes spans of calls; none when nil.
+	Tracing *tracing.Tracing
 	// Registerer takes ingress's metrics.
 	Registerer prometheus.Registerer
 	// Ready returns nil once caches and store are up, before that an error that

@@ -91,6 +91,9 @@ type Event struct {
 	// Hops is how many callbacks one after the other led to the event; 0 when
 	// nobody's callback did.
 	Hops int
+	// Trace is the W3C traceparent of the call that raised the event; empty when that
+	// is not traced.
+	Trace string
 }
 
 // Operation is what happened to an object. Which fields are set depends on the

@@ -15,6 +15,7 @@ type payload struct {
 	Forget    bool               `json:"forget,omitempty"`
 	Operation *contact.Operation `json:"operation,omitempty"`
 	Hops      int                `json:"hops,omitempty"`
+	Trace     string             `json:"trace,omitempty"`
 }
 
 // Tombstone is the payload of an event about somebody who is forgotten.
@@ -24,7 +25,7 @@ const Tombstone = `{"contact":{}}`
 func Payload(event *contact.Event) (string, error) {
 	encoded, err := json.Marshal(payload{
 		Contact: event.Contact, Changed: event.Changed, Reason: event.Reason, Forget: event.Forget,
-		Operation: event.Operation, Hops: event.Hops,
+		Operation: event.Operation, Hops: event.Hops, Trace: event.Trace,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode an event: %w", err)
@@ -39,6 +40,6 @@ func DecodePayload(encoded []byte, event *contact.Event) error {
 		return fmt.Errorf("decode event %d: %w", event.Position, err)
 	}
 	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
-	event.Forget, event.Operation, event.Hops = rest.Forget, rest.Operation, rest.Hops
+	event.Forget, event.Operation, event.Hops, event.Trace = rest.Forget, rest.Operation, rest.Hops, rest.Trace
 	return nil
 }

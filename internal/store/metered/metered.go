@@ -14,6 +14,7 @@ import (
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/tracing"
 )
 
 // The operations that are measured: those that people or deliveries wait for.
@@ -56,8 +57,10 @@ func RegisterMetrics(registerer prometheus.Registerer) error {
 // Change implements store.Contacts.
 func (s *Store) Change(ctx context.Context, change store.Change) (contact.Decision, error) {
 	began := time.Now()
+	ctx, span := tracing.Child(ctx, "commit")
 	decision, err := s.Store.Change(ctx, change)
 	s.metrics.observe(opChange, began, err)
+	tracing.End(span, isFault(err))
 	return decision, err
 }
 

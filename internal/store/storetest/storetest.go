@@ -92,7 +92,7 @@ func save(address, name string) store.Change {
 		next.UpdatedAt = now
 		return contact.Decision{
 			Contact: next, Changed: true, Created: current == nil,
-			Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: now, Changed: []string{"FIRSTNAME"}, Hops: 1}},
+			Events: []contact.Event{{Type: kind, Source: contact.SourceAPI, Time: now, Changed: []string{"FIRSTNAME"}, Hops: 1, Trace: "00-1-2-01"}},
 		}
 	}}
 }
