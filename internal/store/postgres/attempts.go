@@ -50,7 +50,7 @@ func (s *Store) addAttempts(ctx context.Context, added []store.AttemptLog) error
 		}
 	}
 	return s.write(ctx, func(batch *pgx.Batch) {
-		batch.Queue(lockCounter, "deliveries")
+		lockCounter(batch, "deliveries")
 		batch.Queue(saveAttempts, keys.namespaces, keys.names, tokens, texts)
 		batch.Queue(raiseRevision, len(added))
 	})

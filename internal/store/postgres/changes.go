@@ -96,8 +96,6 @@ type logTransaction struct {
 }
 
 const (
-	lockCounter = `SELECT value FROM counters WHERE name = $1 FOR UPDATE`
-
 	selectLogState = `SELECT value, (SELECT max(day) FROM log_days),
 		greatest((SELECT max(day) FROM log_days), ` + serverDay + `) FROM counters WHERE name = 'contacts'`
 
@@ -145,7 +143,7 @@ func (s *Store) lockLog(ctx context.Context, jobs []*job) (*logTransaction, erro
 
 // queue adds the statements that lock the log and read.
 func (s *stored) queue(batch *pgx.Batch, jobs []*job, now *time.Time) {
-	batch.Queue(lockCounter, "log").QueryRow(func(row pgx.Row) error { return row.Scan(&s.head) })
+	lockCounter(batch, "log").QueryRow(func(row pgx.Row) error { return row.Scan(&s.head) })
 	batch.Queue(selectLogState, now).QueryRow(func(row pgx.Row) error { return row.Scan(&s.lastContact, &s.lastDay, &s.day) })
 	var (
 		addresses names

@@ -78,7 +78,7 @@ func (c *checkpoint) lock(ctx context.Context, progress []store.Progress) (err e
 				c.stored = stored{}
 				c.stored.queue(batch, nil, c.store.days.now())
 			}
-			batch.Queue(lockCounter, "deliveries").QueryRow(func(row pgx.Row) error { return row.Scan(&c.revision) })
+			lockCounter(batch, "deliveries").QueryRow(func(row pgx.Row) error { return row.Scan(&c.revision) })
 			batch.Queue(lockRows, keys.namespaces, keys.names, tokens).Query(c.takeFound)
 		})
 		if err != nil || !raising || c.store.days.has(c.stored.day) {

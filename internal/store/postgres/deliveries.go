@@ -38,7 +38,7 @@ const (
 // OpenDelivery implements store.Deliveries.
 func (s *Store) OpenDelivery(ctx context.Context, key store.SubscriptionKey) error {
 	err := s.write(ctx, func(batch *pgx.Batch) {
-		batch.Queue(lockCounter, "deliveries")
+		lockCounter(batch, "deliveries")
 		batch.Queue(insertDelivery, key.Namespace, key.Name)
 		batch.Queue(raiseRevision, 1)
 	})
@@ -51,7 +51,7 @@ func (s *Store) OpenDelivery(ctx context.Context, key store.SubscriptionKey) err
 // DropDelivery implements store.Deliveries.
 func (s *Store) DropDelivery(ctx context.Context, key store.SubscriptionKey) error {
 	err := s.write(ctx, func(batch *pgx.Batch) {
-		batch.Queue(lockCounter, "deliveries")
+		lockCounter(batch, "deliveries")
 		for _, table := range []string{"deliveries", "set_aside", "requests", "attempts"} {
 			batch.Queue(`DELETE FROM `+table+ofKey, key.Namespace, key.Name)
 		}

@@ -72,7 +72,7 @@ func (s *Store) ScrubForgotten(ctx context.Context) (scrubbed int, err error) {
 		return 0, nil // those who write deliveries have better things to do
 	}
 	err = s.write(ctx, func(batch *pgx.Batch) {
-		batch.Queue(lockCounter, "deliveries")
+		lockCounter(batch, "deliveries")
 		batch.Queue(scrubEvents).Exec(func(made pgconn.CommandTag) error {
 			scrubbed = int(made.RowsAffected())
 			return nil

@@ -64,8 +64,8 @@ func (s *Store) prune(ctx context.Context, conn *pgx.Conn, before time.Time) (re
 	// between leaves partitions, which the next one finds.
 	batch := &pgx.Batch{}
 	batch.Queue(begin)
-	batch.Queue(lockCounter, "log")
-	batch.Queue(lockCounter, "deliveries")
+	lockCounter(batch, "log")
+	lockCounter(batch, "deliveries")
 	batch.Queue(pruneDays, before)
 	batch.Queue(pruneSetAside)
 	batch.Queue(pruneForgetting)

@@ -31,7 +31,7 @@ func (s *Store) PutRequest(ctx context.Context, request store.Request) error {
 		return fmt.Errorf("put the request: %w", err)
 	}
 	err = s.write(ctx, func(batch *pgx.Batch) {
-		batch.Queue(lockCounter, "deliveries")
+		lockCounter(batch, "deliveries")
 		batch.Queue(upsertRequest, request.Key.Namespace, request.Key.Name, string(request.Type), request.Value, string(details))
 		batch.Queue(raiseRevision, 1)
 	})

@@ -50,15 +50,13 @@ const (
 		SELECT DISTINCT ON (namespace, name) namespace, name, cursor
 		FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, name, cursor) ORDER BY namespace, name, cursor
 		ON CONFLICT DO NOTHING`
-
-	setCounter = `UPDATE counters SET value = $2 WHERE name = $1`
 )
 
 // statements returns what makes a plan true.
 func (p *plan) statements(s *Store) (*pgx.Batch, error) {
 	batch := &pgx.Batch{}
 	if len(p.forgotten) > 0 {
-		batch.Queue(lockCounter, "deliveries") // for what is set aside
+		lockCounter(batch, "deliveries") // for what is set aside
 	}
 	p.queueContacts(batch)
 	if err := queueEvents(batch, &p.stored.day, p.events); err != nil {

@@ -7,10 +7,11 @@ CREATE TABLE meta (
 -- row until the commit. log is the last position, contacts the last number of a
 -- contact, deliveries the last revision.
 CREATE TABLE counters (
-  name  text PRIMARY KEY,
-  value bigint NOT NULL
+  name   text PRIMARY KEY,
+  value  bigint NOT NULL,
+  server bigint NOT NULL DEFAULT 0 -- which server made it rise last, see lockCounter
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
-INSERT INTO counters VALUES ('log', 0), ('contacts', 0), ('deliveries', 0);
+INSERT INTO counters (name, value) VALUES ('log', 0), ('contacts', 0), ('deliveries', 0);
 
 CREATE TABLE lists ( -- counters, kept with each change so that counting is free
   namespace  text NOT NULL,
