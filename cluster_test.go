@@ -89,6 +89,12 @@ func TestClusterLosesNothing(t *testing.T) {
 		func() { c.processes["ingress0"].signal(syscall.SIGKILL); c.startOne("ingress", 0) },
 		func() { g.Expect(server.Kill()).To(Succeed()); g.Expect(server.Start()).To(Succeed()) },
 		func() { c.processes["dispatcher1"].signal(syscall.SIGTERM); c.startOne("dispatcher", 1) },
+		func() { // it may hold the log's lock, and is thrown out then
+			stopped, before := c.processes["ingress0"].cmd.Process, done.Load()
+			g.Expect(stopped.Signal(syscall.SIGSTOP)).To(Succeed())
+			g.Eventually(done.Load, patience).Should(BeNumerically(">", before+contacts/20), "the other one goes on")
+			g.Expect(stopped.Signal(syscall.SIGCONT)).To(Succeed())
+		},
 	}
 	for n, fault := range faults {
 		g.Eventually(done.Load, patience).Should(BeNumerically(">", (n+1)*contacts/(len(faults)+1)))
