@@ -40,7 +40,7 @@ func RegisterMetrics(registerer prometheus.Registerer) error {
 		example.expiries[client.ObjectKey{Namespace: "…", Name: "…"}] = time.Unix(1, 0)
 		return example, nil
 	})
-	return errors.Join(registerer.Register(objects), registerer.Register(newRemovedEvents()))
+	return errors.Join(registerer.Register(objects), registerer.Register(newRemovedEvents()), registerer.Register(newRetentionGauge(0)))
 }
 
 func newObjectMetrics(count func() (census, error)) *objectMetrics {

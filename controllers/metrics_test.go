@@ -42,6 +42,7 @@ func TestMetricsOfObjects(t *testing.T) {
 		ContainSubstring(key("expiring")+" "+strconv.FormatFloat(float64(expiry.Unix()), 'g', -1, 64)+"\n"),
 		Not(ContainSubstring(key("lasting"))),
 		ContainSubstring(`postbus_controller_objects{kind="WebhookSubscription",ready="Unknown"}`),
+		ContainSubstring("postbus_controller_retention_seconds 2.592e+06\n"),
 		MatchRegexp(`postbus_controller_objects\{kind="ApiKey",ready="False"\} [1-9]`), // their Secrets are missing, and so is the list
 	))
 	g.Expect(plane.Client.Delete(t.Context(), expiring)).To(Succeed())

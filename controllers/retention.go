@@ -54,6 +54,16 @@ func (r *retention) Start(ctx context.Context) error {
 	return nil
 }
 
+// newRetentionGauge tells for how long events are kept, so that an alert knows it.
+func newRetentionGauge(keep time.Duration) prometheus.Gauge {
+	kept := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "postbus_controller_retention_seconds",
+		Help: "For how long events are kept in the log: --retention.",
+	})
+	kept.Set(keep.Seconds())
+	return kept
+}
+
 func (r *retention) prune(ctx context.Context) error {
 	before := r.now().Add(-r.keep)
 	horizon, err := r.log.PositionBefore(ctx, before)

@@ -199,12 +199,14 @@ func Run(ctx context.Context, options Options) error {
 	}
 	if options.Registerer != nil {
 		objects := newObjectMetrics(func() (census, error) { return takeCensus(ctx, m.GetCache()) })
-		err := errors.Join(options.Registerer.Register(objects), options.Registerer.Register(removed))
+		kept := newRetentionGauge(options.Retention)
+		err := errors.Join(options.Registerer.Register(objects), options.Registerer.Register(removed), options.Registerer.Register(kept))
 		if err != nil {
 			return fmt.Errorf("register the controller's metrics: %w", err)
 		}
 		defer options.Registerer.Unregister(objects)
 		defer options.Registerer.Unregister(removed)
+		defer options.Registerer.Unregister(kept)
 	}
 	if err := m.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("run the controller: %w", err)

@@ -118,11 +118,11 @@ func TestAlertsFire(t *testing.T) {
 		"a dispatcher delivers for nobody": {"PostbusNoDispatcher", []string{`postbus_dispatcher_subscriptions{state="Active"} 0x10`}, 5 * time.Minute, nil},
 		"a dispatcher can't join": {
 			"PostbusDispatcherCannotJoin",
-			[]string{`postbus_store_errors_total{operation="join",pod="a"} 0+5x10`, `postbus_store_errors_total{operation="join",pod="b"} 0x10`},
+			[]string{`postbus_dispatcher_join_errors_total{pod="a"} 0+5x10`, `postbus_dispatcher_join_errors_total{pod="b"} 0x10`},
 			5 * time.Minute,
 			[]map[string]string{{"pod": "a"}},
 		},
-		"dispatchers join": {"PostbusDispatcherCannotJoin", []string{`postbus_store_errors_total{operation="join",pod="a"} 7x10`}, 5 * time.Minute, nil},
+		"a dispatcher could not join once": {"PostbusDispatcherCannotJoin", []string{`postbus_dispatcher_join_errors_total{pod="a"} 0x3 1x10`}, 10 * time.Minute, nil},
 		"all controllers wait": {
 			"PostbusNoActingController",
 			[]string{`leader_election_master_status{name="controller.postbus.dev",pod="a"} 0x10`},
@@ -162,9 +162,17 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"a checkpoint failed": {"PostbusCheckpointErrors", []string{`postbus_dispatcher_checkpoint_errors_total 0 1x20`}, 10 * time.Minute, nil},
 		"the log is not pruned": {
-			"PostbusLogNotPruned", []string{`postbus_store_oldest_event_timestamp_seconds -` + days(34) + `x100`}, 65 * time.Minute, []map[string]string{{}},
+			"PostbusLogNotPruned",
+			[]string{`postbus_store_oldest_event_timestamp_seconds -` + days(34) + `x100`, `postbus_controller_retention_seconds ` + days(30) + `x100`},
+			65 * time.Minute,
+			[]map[string]string{{}},
 		},
-		"the log is pruned": {"PostbusLogNotPruned", []string{`postbus_store_oldest_event_timestamp_seconds -` + days(30) + `x100`}, 65 * time.Minute, nil},
+		"the log is pruned": {
+			"PostbusLogNotPruned",
+			[]string{`postbus_store_oldest_event_timestamp_seconds -` + days(34) + `x100`, `postbus_controller_retention_seconds ` + days(33) + `x100`},
+			65 * time.Minute,
+			nil,
+		},
 		"a certificate expires": {
 			"PostbusCertificateExpiring", []string{`postbus_ingress_certificate_expiry_timestamp_seconds ` + days(5) + `x30`}, 15 * time.Minute, []map[string]string{{}},
 		},
@@ -187,7 +195,9 @@ func TestAlertsFire(t *testing.T) {
 	} {
 		tested[test.alert] = append(tested[test.alert], test.fires != nil)
 		t.Run(name, func(t *testing.T) {
-			NewWithT(t).Expect(firing(t, all[test.alert], test.series, test.at)).To(ConsistOf(test.fires))
+			fires, ever := firing(t, all[test.alert], test.series, test.at)
+			NewWithT(t).Expect(fires).To(ConsistOf(test.fires))
+			NewWithT(t).Expect(ever).To(Equal(test.fires != nil), "it does not fire before either")
 		})
 	}
 	for name := range all {
@@ -197,8 +207,9 @@ func TestAlertsFire(t *testing.T) {
 
 var crm = []map[string]string{{"namespace": "marketing", "subscription": "crm"}}
 
-// firing returns the labels of what an alert fires at, when these series were seen.
-func firing(t *testing.T, alert rule, series []string, at time.Duration) (fires []map[string]string) {
+// firing returns the labels of what an alert fires at, when these series were seen, and
+// whether it fired at all up to then.
+func firing(t *testing.T, alert rule, series []string, at time.Duration) (fires []map[string]string, ever bool) {
 	t.Helper()
 	g := NewWithT(t)
 	wait := model.Duration(0)
@@ -225,9 +236,9 @@ func firing(t *testing.T, alert rule, series []string, at time.Duration) (fires 
 				fires = append(fires, sample.Metric.DropReserved(func(name string) bool { return name == model.MetricNameLabel }).Map())
 			}
 		}
-		since = active
+		since, ever = active, ever || len(fires) > 0
 	}
-	return fires
+	return fires, ever
 }
 
 // evaluate returns what an expression yields at a time.

@@ -101,7 +101,6 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (int64, error) {
 	began := time.Now()
 	removed, err := s.Store.Prune(ctx, before)
 	s.metrics.observe(opPrune, began, err)
-	s.metrics.pruned.Add(float64(removed))
 	if err == nil {
 		s.metrics.lastPrune.SetToCurrentTime()
 	}
@@ -155,7 +154,6 @@ func isFault(err error) bool {
 type metrics struct {
 	duration  *prometheus.HistogramVec
 	errors    *prometheus.CounterVec
-	pruned    prometheus.Counter
 	lastPrune prometheus.Gauge
 }
 
@@ -170,10 +168,6 @@ func newMetrics() *metrics {
 			Name: "postbus_store_errors_total",
 			Help: "Operations that the store could not do; what it refuses is not among them.",
 		}, []string{"operation"}),
-		pruned: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "postbus_store_pruned_events_total",
-			Help: "Events that this process removed from the log because they were old.",
-		}),
 		lastPrune: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "postbus_store_last_prune_timestamp_seconds",
 			Help: "When this process last removed what was old from the log, in seconds since 1970; 0 when it never did.",
@@ -187,7 +181,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(registerer prometheus.Registerer, look func() state) error {
-	for _, registered := range []prometheus.Collector{m.duration, m.errors, m.pruned, m.lastPrune, newCollector(look)} {
+	for _, registered := range []prometheus.Collector{m.duration, m.errors, m.lastPrune, newCollector(look)} {
 		if err := registerer.Register(registered); err != nil {
 			return fmt.Errorf("register the metrics of the store: %w", err)
 		}
