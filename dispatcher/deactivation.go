@@ -14,6 +14,9 @@ import (
 // deactivate ends all calls. What is open stays so, and what comes is counted into
 // the buffer, until somebody reactivates the subscription (Mailingwork's rule).
 func (l *ledger) deactivate(now time.Time, rules *rules) {
+	// Notices and links name a deactivation by its time, as the log has it: PostgreSQL
+	// keeps microseconds.
+	now = now.Truncate(time.Microsecond)
 	l.life.Deactivation = &store.Deactivation{At: now, Until: now.Add(rules.window)}
 	l.interruptReplay(now)
 	if l.owedEnd() != l.cursor || len(l.life.Owed.Spans) == 0 {

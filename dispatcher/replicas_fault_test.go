@@ -16,6 +16,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 // A process that is stopped for long wakes in a world that has taken it for dead: it
@@ -157,6 +158,32 @@ func testRequestsDuringHandover(t *testing.T, r *rig) {
 		}
 		g.Expect(r.receiver.Count()).To(Equal(rounds*len(keys)), "each once")
 	}
+}
+
+// Opt-in mails and notices have one owner as well, from the first one on.
+func TestMailsOfReplicas(t *testing.T) { onEachEngine(t, testMailsOfReplicas) }
+
+func testMailsOfReplicas(t *testing.T, r *rig) {
+	g := NewWithT(t)
+	server := testkit.NewMailServer(t, testkit.MailServerOptions{})
+	r.options.Mail = mailOptions(t, server, MailPlain)
+	g.Expect(plane.Client.Create(t.Context(), testkit.List(r.namespace, "newsletter"))).To(Succeed())
+	r.receiver.Answer(http.StatusGone)
+	r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { s.Spec.Notify.Emails = []string{"ops@example.com"} })
+	replicas := map[string]*replica{"a": r.replicate("a"), "b": r.replicate("b")}
+	for _, one := range replicas {
+		g.Eventually(one.joins, patience).Should(BeNumerically(">", 1))
+	}
+	r.optIn("ada@example.com", nil)
+	g.Eventually(func() []string { return recipients(server) }, patience).Should(ConsistOf("ada@example.com", "ops@example.com"))
+	owner := ownerOf(store.MailKey(r.list()), []string{"a", "b"})
+	g.Expect(replicas[owner].owned()).To(BeNumerically(">", 0))
+
+	replicas[owner].stop()
+	r.optIn("grace@example.com", nil)
+	g.Eventually(func() []string { return recipients(server) }, patience).Should(HaveLen(3))
+	g.Consistently(server.Count, time.Second).Should(Equal(3), "each once")
+	g.Expect(r.receiver.Count()).To(Equal(1), "a callback that is deactivated stays so")
 }
 
 // churn is a life of several replicas in which they come and go by chance.
