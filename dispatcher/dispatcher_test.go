@@ -366,7 +366,9 @@ func TestSuspendedEventsWait(t *testing.T) {
 func TestBacklogIsBounded(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
-	crm := r.subscribe("crm", nil)
+	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { // not deactivated, however long posting takes
+		s.Spec.Retry.Intervals = slices.Repeat([]metav1.Duration{{Duration: 5 * time.Second}}, 30)
+	})
 	r.receiver.Answer(http.StatusBadGateway)
 	r.run()
 	const count = maxOpen + 300

@@ -58,18 +58,23 @@ func (a *recentAttempts) note(key store.SubscriptionKey, token int64, attempt st
 // write writes what is due; all there is when it is the last time. What could not
 // be written is written the next time.
 func (a *recentAttempts) write(ctx context.Context, now time.Time, last bool) {
-	for due := range slices.Chunk(a.take(now, last), recentBatch) {
-		if err := a.store.AddAttempts(ctx, due); err != nil {
+	a.save(ctx, a.take(now, last))
+}
+
+func (a *recentAttempts) save(ctx context.Context, logs []store.AttemptLog) {
+	for some := range slices.Chunk(logs, recentBatch) {
+		if err := a.store.AddAttempts(ctx, some); err != nil {
 			if ctx.Err() == nil {
-				logr.FromContextOrDiscard(ctx).Error(err, "attempts were not written, trying again", "subscriptions", len(due))
+				logr.FromContextOrDiscard(ctx).Error(err, "attempts were not written, trying again", "subscriptions", len(some))
 			}
-			a.putBack(due)
+			a.putBack(some)
 		}
 	}
 }
 
 // writeOf writes all there is of these subscriptions, whose rows are about to be
-// left to others. What can't be written is left out.
+// left to others. What could not be written is written the next time, unless the row
+// has another owner by then.
 func (a *recentAttempts) writeOf(ctx context.Context, keys map[store.SubscriptionKey]struct{}) {
 	a.mu.Lock()
 	var last []store.AttemptLog
@@ -81,11 +86,7 @@ func (a *recentAttempts) writeOf(ctx context.Context, keys map[store.Subscriptio
 		delete(a.notBefore, key)
 	}
 	a.mu.Unlock()
-	for some := range slices.Chunk(last, recentBatch) {
-		if err := a.store.AddAttempts(ctx, some); err != nil && ctx.Err() == nil {
-			logr.FromContextOrDiscard(ctx).Error(err, "last attempts were not written", "subscriptions", len(some))
-		}
-	}
+	a.save(ctx, last)
 }
 
 // take returns what is due, at most a batch of it unless it is the last time.
