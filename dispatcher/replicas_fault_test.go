@@ -12,6 +12,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/signature"
@@ -218,7 +219,10 @@ func newChurn(t *testing.T, r *rig, seed uint64) *churn {
 	}
 	c.receiver.AnswerWith(c.answer)
 	c.options.ShutdownTimeout = patience
-	c.keys = c.subscribeMany(8, nil)
+	c.keys = c.subscribeMany(8, func(s *v1alpha1.WebhookSubscription) { // none is deactivated, however long it is down
+		second, tenSeconds := metav1.Duration{Duration: time.Second}, metav1.Duration{Duration: 10 * time.Second}
+		s.Spec.Retry.Intervals = slices.Concat(slices.Repeat([]metav1.Duration{second}, 10), slices.Repeat([]metav1.Duration{tenSeconds}, 20))
+	})
 	c.begin()
 	c.settled(c.keys, patience, c.replicas...)
 	return c
