@@ -122,6 +122,9 @@ func Run(ctx context.Context, options Options) error {
 	defer cancel()
 
 	follower, err := newTail(ctx, options.Store, options.Clock)
+	if ctx.Err() != nil { // it was told to end before it had begun
+		return nil
+	}
 	if err != nil {
 		return err
 	}
