@@ -37,6 +37,7 @@ func TestBackupGoesOnWhereItStood(t *testing.T) {
 	postAll(0, 20)
 	calls := &callBook{}
 	g.Eventually(func() int { return calls.read(t, receiver) }, patience).Should(Equal(20))
+	g.Eventually(func() bool { return i.hasSent(objects.subscription.Name) }, patience).Should(BeTrue())
 	receiver.Answer(http.StatusServiceUnavailable)
 	postAll(20, 60)
 

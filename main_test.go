@@ -149,8 +149,8 @@ func (i *installation) waitUntilReady() {
 		Should(Equal(http.StatusOK))
 }
 
-// hasSent tells whether the store knows that all mails of a row have left: what a
-// process that is killed before that would send twice.
+// hasSent tells whether the store knows that all of a row has been sent, to the end
+// of the log: what a process that is killed before that would send twice.
 func (i *installation) hasSent(row string) bool {
 	i.t.Helper()
 	g := NewWithT(i.t)
@@ -159,7 +159,7 @@ func (i *installation) hasSent(row string) bool {
 	defer func() { g.Expect(db.Close()).To(Succeed()) }()
 	var sent int
 	g.Expect(db.QueryRowContext(i.t.Context(), `SELECT count(*) FROM deliveries WHERE name = ?
-		AND json_array_length(open) = 0 AND health ->> '$.lastSuccess' IS NOT NULL`, row).Scan(&sent)).To(Succeed())
+		AND cursor = (SELECT max(position) FROM events) AND json_array_length(open) = 0 AND health ->> '$.lastSuccess' IS NOT NULL`, row).Scan(&sent)).To(Succeed())
 	return sent == 1
 }
 
