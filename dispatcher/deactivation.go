@@ -120,6 +120,7 @@ func (l *ledger) raiseFailing(now time.Time, rules *rules) {
 // raise has an operational event appended to the log by the next checkpoint.
 func (l *ledger) raise(kind v1alpha1.EventType, now time.Time, operation contact.Operation) {
 	operation.Kind, operation.Name = kindSubscription, l.key.Name
+	l.operations++
 	l.raised = append(l.raised, contact.Event{
 		List: contact.ListKey{Namespace: l.key.Namespace}, Type: kind, Time: now, Operation: &operation,
 	})

@@ -57,6 +57,9 @@ type ledger struct {
 	failingRaisedAt time.Time
 	// setAsides is how many events were set aside.
 	setAsides int
+	// operations is how many operational events were raised so far, by whichever
+	// owner.
+	operations int64
 	// aside, taken and raised are for the next checkpoint, see store.Progress.
 	aside, taken []int64
 	raised       []contact.Event
@@ -106,7 +109,7 @@ type rules struct {
 func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha1.Ordering) *ledger {
 	l := &ledger{
 		key: delivery.Key, cursor: delivery.Cursor, health: delivery.Health, life: cloneLife(delivery.Life), ordering: ordering,
-		open: map[int64]*openEvent{},
+		operations: delivery.Operations, open: map[int64]*openEvent{},
 	}
 	stored := map[int64]store.OpenEvent{}
 	for _, open := range delivery.Open {

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -104,6 +105,53 @@ func TestOperationalEventsReachWhoAskedForThem(t *testing.T) {
 	g.Expect(r.told("/crm")).To(BeEmpty(), "nobody hears of themselves")
 	g.Expect(r.told("/others")).To(BeEmpty(), "nobody hears who did not ask")
 	g.Expect(other.receiver.Count()).To(BeZero(), "nor another tenant")
+}
+
+// mute is a real store that writes checkpoints with operational events, and answers
+// the first try of each with an error.
+type mute struct {
+	store.Store
+	tried, unanswered int
+}
+
+func (m *mute) Checkpoint(ctx context.Context, progress []store.Progress) ([]store.SubscriptionKey, error) {
+	gone, err := m.Store.Checkpoint(ctx, progress)
+	raising := slices.ContainsFunc(progress, func(p store.Progress) bool { return len(p.Raised) > 0 })
+	if !raising || err != nil {
+		return gone, err
+	}
+	if m.tried++; m.tried%2 == 1 {
+		m.unanswered++
+		return nil, store.ErrUnavailable
+	}
+	return gone, nil
+}
+
+// A checkpoint that was written without an answer is written again, and nobody is
+// told twice.
+func TestOperationalEventsAreRaisedOnce(t *testing.T) {
+	g := NewWithT(t)
+	r := newRig(t)
+	unreliable := &mute{Store: r.store}
+	r.options.Store = unreliable
+	crm := r.subscribe("crm", failsSoon)
+	r.subscribe("alarm", alarm)
+	stop := r.run()
+	r.breakPath("/crm")
+	r.post("ada@example.com")
+	g.Eventually(r.delivery(crm), patience).Should(HaveField("Life.Deactivation", Not(BeNil())))
+	r.request(crm, store.Request{Type: v1alpha1.RequestReactivate, Value: "now"})
+	g.Eventually(func() []string { return r.told("/alarm") }, patience).Should(ContainElement("subscription.reactivated crm"))
+	stop()
+	g.Expect(r.told("/alarm")).To(Equal([]string{
+		"subscription.failing crm", "subscription.deactivated crm", "subscription.reactivated crm",
+	}))
+	g.Expect(unreliable.unanswered).To(BeNumerically(">=", 3))
+	written, err := r.store.Read(t.Context(), store.Query{Filter: store.Filter{
+		Types: []v1alpha1.EventType{contact.EventNone}, Operations: allOperations,
+	}})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(written).To(HaveLen(3))
 }
 
 // The same that a callback got live it gets by a replay, and one whose own

@@ -368,6 +368,7 @@ func (r *runner) snapshot(position int64, idle bool) (store.Progress, bool) {
 		Delivery: store.Delivery{
 			Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
 			Behind: r.behind, Health: r.ledger.health, Life: cloneLife(r.ledger.life),
+			Operations: r.ledger.operations,
 		},
 		Aside: r.ledger.aside, Taken: r.ledger.taken, Raised: r.ledger.raised,
 	}

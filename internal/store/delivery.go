@@ -20,7 +20,8 @@ type Deliveries interface {
 	DropDelivery(ctx context.Context, key SubscriptionKey) error
 	// LoadDelivery returns the row, or ErrNotFound.
 	LoadDelivery(ctx context.Context, key SubscriptionKey) (Delivery, error)
-	// Checkpoint writes rows together with what belongs to them, in one commit.
+	// Checkpoint writes rows together with what belongs to them, in one commit. One
+	// that may have been written already does no harm when it is written again.
 	// It never makes a row, and it leaves a row alone that has another Token,
 	// with all that belongs to it: such keys are returned.
 	Checkpoint(ctx context.Context, progress []Progress) (gone []SubscriptionKey, err error)
@@ -55,6 +56,9 @@ type Delivery struct {
 	Health Health
 	// Life is where the subscription stands beside that.
 	Life Life
+	// Operations is how many operational events and notices the row has raised so
+	// far.
+	Operations int64
 	// SetAside is how many events are set aside. The store counts them.
 	SetAside int64
 	// Revision rises with each write of any row. The store sets it.
@@ -68,8 +72,18 @@ type Progress struct {
 	Aside []int64
 	// Taken are events to be set aside no more; it does no harm to name others.
 	Taken []int64
-	// Raised are operational events to be appended to the log.
+	// Raised are operational events to be appended to the log: the last of those
+	// that Operations counts. Those that the row in the store counts already are in
+	// the log and are left out: an earlier checkpoint was written, though its caller
+	// was not told.
 	Raised []contact.Event
+}
+
+// NotRaised returns the events of Raised that a row in the store, which counts so
+// many operations, has not raised yet.
+func (p *Progress) NotRaised(operations int64) []contact.Event {
+	missing := min(max(p.Operations-operations, 0), int64(len(p.Raised)))
+	return p.Raised[int64(len(p.Raised))-missing:]
 }
 
 // OpenEvent is an event that was taken from the log and is not delivered yet.

@@ -14,14 +14,14 @@ import (
 const (
 	// lockRows locks the rows that are still of this token, so that nobody claims
 	// them until the commit.
-	lockRows = `SELECT d.namespace, d.name FROM deliveries d
+	lockRows = `SELECT d.namespace, d.name, d.operations FROM deliveries d
 		JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, name, token) USING (namespace, name, token)
 		ORDER BY d.namespace, d.name FOR UPDATE OF d`
 
-	updateDeliveries = `UPDATE deliveries d SET cursor = k.cursor, behind = k.behind, revision = k.revision,
+	updateDeliveries = `UPDATE deliveries d SET cursor = k.cursor, behind = k.behind, operations = k.operations, revision = k.revision,
 			open = k.open::json, health = k.health::json, life = k.life::json
-		FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[])
-			AS k (namespace, name, cursor, behind, revision, open, health, life)
+		FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[])
+			AS k (namespace, name, cursor, behind, operations, revision, open, health, life)
 		WHERE d.namespace = k.namespace AND d.name = k.name`
 
 	deleteSetAside = `DELETE FROM set_aside s USING unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, name, position)
@@ -38,8 +38,9 @@ type checkpoint struct {
 	conn     *pgxpool.Conn
 	stored   stored
 	revision int64
-	// found are the rows that are there under their token.
-	found map[store.SubscriptionKey]bool
+	// found are the rows that are there under their token, with the operations that
+	// they count.
+	found map[store.SubscriptionKey]int64
 }
 
 // Checkpoint implements store.Deliveries.
@@ -73,7 +74,7 @@ func (c *checkpoint) lock(ctx context.Context, progress []store.Progress) (err e
 	}
 	for range 2 {
 		c.conn, err = c.store.start(ctx, func(batch *pgx.Batch) {
-			c.found = map[store.SubscriptionKey]bool{}
+			c.found = map[store.SubscriptionKey]int64{}
 			if raising {
 				c.stored = stored{}
 				c.stored.queue(batch, nil, c.store.days.now())
@@ -94,11 +95,14 @@ func (c *checkpoint) lock(ctx context.Context, progress []store.Progress) (err e
 
 func (c *checkpoint) takeFound(rows pgx.Rows) error {
 	for rows.Next() {
-		var key store.SubscriptionKey
-		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
+		var (
+			key        store.SubscriptionKey
+			operations int64
+		)
+		if err := rows.Scan(&key.Namespace, &key.Name, &operations); err != nil {
 			return err
 		}
-		c.found[key] = true
+		c.found[key] = operations
 	}
 	return rows.Err()
 }
@@ -113,7 +117,8 @@ func (c *checkpoint) write(ctx context.Context, progress []store.Progress) (gone
 	)
 	for i := range progress {
 		p := &progress[i]
-		if !c.found[p.Key] {
+		operations, found := c.found[p.Key]
+		if !found {
 			gone = append(gone, p.Key)
 			continue
 		}
@@ -124,7 +129,7 @@ func (c *checkpoint) write(ctx context.Context, progress []store.Progress) (gone
 		}
 		taken.add(p.Key, p.Taken)
 		aside.add(p.Key, p.Aside)
-		for _, event := range p.Raised {
+		for _, event := range p.NotRaised(operations) {
 			made.raise(event)
 		}
 	}
@@ -146,9 +151,9 @@ func (c *checkpoint) write(ctx context.Context, progress []store.Progress) (gone
 
 // deliveryArrays are columns of rows of deliveries.
 type deliveryArrays struct {
-	keys                       keyArrays
-	cursors, behind, revisions []int64
-	open, health, life         []string
+	keys                                   keyArrays
+	cursors, behind, operations, revisions []int64
+	open, health, life                     []string
 }
 
 func (a *deliveryArrays) add(row *store.Delivery, revision int64) error {
@@ -157,14 +162,16 @@ func (a *deliveryArrays) add(row *store.Delivery, revision int64) error {
 		return err
 	}
 	a.keys.add(row.Key)
-	a.cursors, a.behind, a.revisions = append(a.cursors, row.Cursor), append(a.behind, row.Behind), append(a.revisions, revision)
+	a.cursors, a.behind = append(a.cursors, row.Cursor), append(a.behind, row.Behind)
+	a.operations, a.revisions = append(a.operations, row.Operations), append(a.revisions, revision)
 	a.open, a.health, a.life = append(a.open, string(encoded.Open)), append(a.health, string(encoded.Health)), append(a.life, string(encoded.Life))
 	return nil
 }
 
 func (a *deliveryArrays) queue(batch *pgx.Batch) {
 	if len(a.cursors) > 0 {
-		batch.Queue(updateDeliveries, a.keys.namespaces, a.keys.names, a.cursors, a.behind, a.revisions, a.open, a.health, a.life)
+		batch.Queue(updateDeliveries, a.keys.namespaces, a.keys.names, a.cursors, a.behind, a.operations, a.revisions,
+			a.open, a.health, a.life)
 	}
 }
 

@@ -21,7 +21,7 @@ const (
 	insertDelivery = `INSERT INTO deliveries (namespace, name, cursor, revision)
 		SELECT $1, $2, value, ` + nextRevision + ` FROM counters WHERE name = 'log' ON CONFLICT DO NOTHING`
 
-	deliveryColumns = `namespace, name, token, cursor, open, behind, health, life, revision,
+	deliveryColumns = `namespace, name, token, cursor, open, behind, health, life, operations, revision,
 		(SELECT count(*) FROM set_aside s WHERE s.namespace = d.namespace AND s.name = d.name)`
 
 	selectDeliveries = `SELECT ` + deliveryColumns + ` FROM deliveries d`
@@ -88,7 +88,7 @@ func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.De
 func scanDelivery(row pgx.CollectableRow) (delivery store.Delivery, err error) {
 	var encoded encoding.Delivery
 	err = row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Token, &delivery.Cursor, &encoded.Open,
-		&delivery.Behind, &encoded.Health, &encoded.Life, &delivery.Revision, &delivery.SetAside)
+		&delivery.Behind, &encoded.Health, &encoded.Life, &delivery.Operations, &delivery.Revision, &delivery.SetAside)
 	if err != nil {
 		return delivery, err
 	}

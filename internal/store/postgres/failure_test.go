@@ -13,6 +13,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/testkit"
@@ -194,6 +195,39 @@ func TestStandbyIsAway(t *testing.T) {
 	g.Eventually(func() (int64, error) { return s.Head(t.Context()) }, 20*time.Second).Should(Equal(int64(2)), "it was under way all the time")
 	_, err = s.Change(t.Context(), save("c@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
+}
+
+// A checkpoint that was committed without an answer is written again, with what was
+// raised meanwhile: each event is in the log once.
+func TestCheckpointWithoutAnswer(t *testing.T) {
+	g := NewWithT(t)
+	primary := testkit.NewPostgreSQL(t)
+	s := openAt(t, writeDSN(t, primary.Database(t)))
+	standby := primary.Standby(t)
+	key := store.SubscriptionKey{Namespace: "marketing", Name: "crm"}
+	g.Expect(s.OpenDelivery(t.Context(), key)).To(Succeed())
+	row, err := s.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	progress := store.Progress{Delivery: row}
+	raise := func(kind v1alpha1.EventType) {
+		progress.Operations++
+		progress.Raised = append(progress.Raised, contact.Event{
+			List: contact.ListKey{Namespace: key.Namespace}, Type: kind, Time: time.Now(),
+			Operation: &contact.Operation{Kind: "WebhookSubscription", Name: key.Name},
+		})
+	}
+	raise(contact.EventFailing)
+	g.Expect(standby.Stop()).To(Succeed())
+	_, err = s.Checkpoint(t.Context(), []store.Progress{progress})
+	g.Expect(err).To(MatchError(store.ErrUnavailable), "the commit waits for the standby")
+	g.Expect(standby.Start()).To(Succeed())
+	g.Eventually(func() (int64, error) { return s.Head(t.Context()) }, 20*time.Second).Should(Equal(int64(1)), "it was under way all the time")
+
+	raise(contact.EventDeactivated)
+	g.Expect(s.Checkpoint(t.Context(), []store.Progress{progress})).To(BeEmpty())
+	read, err := s.Read(t.Context(), store.Query{Filter: store.Filter{Types: contact.LogTypes}})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(read).To(HaveExactElements(HaveField("Type", contact.EventFailing), HaveField("Type", contact.EventDeactivated)))
 }
 
 // A standby that lacks the last commits takes over. Their events are lost, but what

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/encoding"
 )
@@ -14,17 +15,19 @@ const (
 	insertDelivery = `INSERT INTO deliveries (namespace, name, token, cursor, open, behind, health, revision)
 		VALUES (?1, ?2, ?3, ?4, '[]', 0, '{}', ?3) ON CONFLICT DO NOTHING`
 
-	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, life = ?, revision = ?
+	updateDelivery = `UPDATE deliveries SET cursor = ?, open = ?, behind = ?, health = ?, life = ?, operations = ?, revision = ?
 		WHERE namespace = ? AND name = ? AND token = ?`
 
 	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ?`
 
-	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, life, revision,
+	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, life, operations, revision,
 		(SELECT count(*) FROM set_aside s WHERE s.namespace = d.namespace AND s.name = d.name) FROM deliveries d`
 
 	// ofSubscription tells rows of subscriptions from those of mails, see
 	// store.MailKey. No object's name has a slash.
 	ofSubscription = `name NOT LIKE '%/%'`
+
+	selectOperations = `SELECT operations FROM deliveries WHERE namespace = ? AND name = ?`
 
 	insertSetAside = `INSERT INTO set_aside (namespace, name, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
 
@@ -79,16 +82,12 @@ func (s *Store) Checkpoint(ctx context.Context, progress []store.Progress) ([]st
 	err := s.writer.do(ctx, func(tx *transaction) error {
 		gone = nil
 		for i := range progress {
-			found, err := tx.writeDelivery(&progress[i].Delivery)
+			found, err := tx.writeProgress(&progress[i])
 			if err != nil {
 				return err
 			}
 			if !found {
 				gone = append(gone, progress[i].Key)
-				continue
-			}
-			if err := tx.writeBelongings(&progress[i]); err != nil {
-				return err
 			}
 		}
 		return nil
@@ -99,13 +98,46 @@ func (s *Store) Checkpoint(ctx context.Context, progress []store.Progress) ([]st
 	return gone, nil
 }
 
+// writeProgress writes a row, if it is there under its token, with what belongs to it.
+func (tx *transaction) writeProgress(progress *store.Progress) (found bool, err error) {
+	raised, err := tx.notRaised(progress)
+	if err != nil {
+		return false, err
+	}
+	if found, err = tx.writeDelivery(&progress.Delivery); err != nil || !found {
+		return found, err
+	}
+	if err := tx.writeSetAside(progress); err != nil {
+		return true, err
+	}
+	for i := range raised {
+		if err := tx.appendOperation(raised[i]); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// notRaised returns the events that the row has not raised yet.
+func (tx *transaction) notRaised(progress *store.Progress) ([]contact.Event, error) {
+	if len(progress.Raised) == 0 {
+		return nil, nil
+	}
+	var operations int64
+	err := tx.row(tx.selectOperations, progress.Key.Namespace, progress.Key.Name).Scan(&operations)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil // there is no row, and nothing is written
+	}
+	return progress.NotRaised(operations), err
+}
+
 func (tx *transaction) writeDelivery(delivery *store.Delivery) (found bool, err error) {
 	encoded, err := encoding.EncodeDelivery(delivery)
 	if err != nil {
 		return false, err
 	}
-	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, string(encoded.Open), delivery.Behind, string(encoded.Health), string(encoded.Life), tx.nextRevision(),
-		delivery.Key.Namespace, delivery.Key.Name, delivery.Token)
+	result, err := tx.exec(tx.updateDelivery, delivery.Cursor, string(encoded.Open), delivery.Behind, string(encoded.Health), string(encoded.Life),
+		delivery.Operations, tx.nextRevision(), delivery.Key.Namespace, delivery.Key.Name, delivery.Token)
 	if err != nil {
 		return false, err
 	}
@@ -113,8 +145,8 @@ func (tx *transaction) writeDelivery(delivery *store.Delivery) (found bool, err 
 	return rows > 0, err
 }
 
-// writeBelongings writes what a checkpoint says beside the row.
-func (tx *transaction) writeBelongings(progress *store.Progress) error {
+// writeSetAside writes which events are set aside now, and which no more.
+func (tx *transaction) writeSetAside(progress *store.Progress) error {
 	for _, change := range []struct {
 		statement *sql.Stmt
 		positions []int64
@@ -123,11 +155,6 @@ func (tx *transaction) writeBelongings(progress *store.Progress) error {
 			if _, err := tx.exec(change.statement, progress.Key.Namespace, progress.Key.Name, position); err != nil {
 				return err
 			}
-		}
-	}
-	for i := range progress.Raised {
-		if err := tx.appendOperation(progress.Raised[i]); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -166,7 +193,7 @@ func scanDelivery(row interface{ Scan(...any) error }) (store.Delivery, error) {
 		encoded  encoding.Delivery
 	)
 	err := row.Scan(&delivery.Key.Namespace, &delivery.Key.Name, &delivery.Token, &delivery.Cursor, &encoded.Open,
-		&delivery.Behind, &encoded.Health, &encoded.Life, &delivery.Revision, &delivery.SetAside)
+		&delivery.Behind, &encoded.Health, &encoded.Life, &delivery.Operations, &delivery.Revision, &delivery.SetAside)
 	if err != nil {
 		return delivery, err
 	}

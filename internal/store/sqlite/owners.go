@@ -14,7 +14,7 @@ import (
 )
 
 const claimDelivery = `UPDATE deliveries SET token = ? WHERE namespace = ? AND name = ?
-	RETURNING namespace, name, token, cursor, open, behind, health, life, revision,
+	RETURNING namespace, name, token, cursor, open, behind, health, life, operations, revision,
 		(SELECT count(*) FROM set_aside s WHERE s.namespace = deliveries.namespace AND s.name = deliveries.name)`
 
 // owners are the dispatchers of the one process that has the store open, so they

@@ -125,6 +125,8 @@ var migrations = []string{
 		attempts  TEXT NOT NULL, -- store.Attempt as JSON, a line each
 		PRIMARY KEY (namespace, name)
 	) STRICT;`,
+
+	`ALTER TABLE deliveries ADD COLUMN operations INTEGER NOT NULL DEFAULT 0; -- operational events raised so far`,
 }
 
 // readThroughSize is how large a file may be to be read through at the start:

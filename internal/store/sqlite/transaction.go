@@ -21,7 +21,7 @@ type transaction struct {
 	upsertKeyUse, deleteKeyUse                                                                                    *sql.Stmt
 	upsertTexts                                                                                                   *sql.Stmt
 	insertEvent, purgeEvents, purgeSetAside, insertForgetting, scrubEvents, deleteForgetting                      *sql.Stmt
-	insertDelivery, claimDelivery, updateDelivery, deleteDelivery                                                 *sql.Stmt
+	insertDelivery, claimDelivery, updateDelivery, deleteDelivery, selectOperations                               *sql.Stmt
 	pruneEvents, pruneSetAside, pruneForgetting                                                                   *sql.Stmt
 	insertSetAside, deleteSetAside, dropSetAside                                                                  *sql.Stmt
 	upsertRequest, dropRequests                                                                                   *sql.Stmt
@@ -54,6 +54,7 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.claimDelivery:     claimDelivery,
 		&tx.updateDelivery:    updateDelivery,
 		&tx.deleteDelivery:    deleteDelivery,
+		&tx.selectOperations:  selectOperations,
 		&tx.purgeSetAside:     purgeSetAside,
 		&tx.pruneEvents:       pruneEvents,
 		&tx.pruneSetAside:     pruneSetAside,

@@ -83,6 +83,7 @@ func testCheckpoint(t *testing.T, s store.Store) {
 				v1alpha1.RequestReactivate: {Value: "a", Result: v1alpha1.RequestDone, Message: "Reactivated.", Time: now},
 			},
 		},
+		Operations: 4,
 	}
 	gone, err := s.Checkpoint(t.Context(), []store.Progress{{Delivery: written}, {Delivery: store.Delivery{Key: shop}}})
 	g.Expect(err).NotTo(HaveOccurred())
@@ -98,6 +99,7 @@ func testCheckpoint(t *testing.T, s store.Store) {
 	// Whoever still holds a row that was dropped and opened again is refused.
 	g.Expect(s.DropDelivery(t.Context(), crm)).To(Succeed())
 	g.Expect(open(t, s, crm)).NotTo(Equal(written.Token))
+	written.Operations++
 	g.Expect(s.Checkpoint(t.Context(), []store.Progress{{Delivery: written, Aside: []int64{1}, Raised: []contact.Event{failing()}}})).To(Equal([]store.SubscriptionKey{crm}))
 	read, err = s.LoadDelivery(t.Context(), crm)
 	g.Expect(err).NotTo(HaveOccurred())

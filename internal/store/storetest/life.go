@@ -82,7 +82,7 @@ func testScrubWaits(t *testing.T, s store.Store) {
 func testRaised(t *testing.T, s store.Store) {
 	g := NewWithT(t)
 	mustChange(t, s, save(address(1), "Max"))
-	row := store.Delivery{Key: crm, Token: open(t, s, crm), Cursor: 1}
+	row := store.Delivery{Key: crm, Token: open(t, s, crm), Cursor: 1, Operations: 1}
 	raised := failing()
 	checkpoint(t, s, store.Progress{Delivery: row, Raised: []contact.Event{raised}})
 	g.Expect(s.WaitForEvents(t.Context(), 1)).To(Succeed())
@@ -92,6 +92,48 @@ func testRaised(t *testing.T, s store.Store) {
 	raised.Position, raised.ID, raised.Address = 2, read[0].ID, "WebhookSubscription/crm"
 	g.Expect(read[0]).To(Equal(raised))
 	g.Expect(mustRead(t, s, store.Query{After: 1})).To(BeEmpty(), "who did not ask for it does not get it")
+}
+
+// testRaisedTwice writes checkpoints again whose caller was not told that they were
+// written, as a dispatcher does: with what it has raised meanwhile behind it.
+func testRaisedTwice(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	kinds := []v1alpha1.EventType{contact.EventFailing, contact.EventDeactivated, contact.EventNotice, contact.EventReactivated}
+	progress := store.Progress{Delivery: store.Delivery{Key: crm, Token: open(t, s, crm)}}
+	raise := func(kind v1alpha1.EventType) {
+		event := failing()
+		event.Type = kind
+		progress.Raised = append(progress.Raised, event)
+		progress.Operations++
+	}
+	raised := func() (types []v1alpha1.EventType) {
+		for _, event := range mustRead(t, s, store.Query{Filter: store.Filter{Types: contact.LogTypes}}) {
+			types = append(types, event.Type)
+		}
+		return types
+	}
+	raise(kinds[0])
+	for n := 1; n < len(kinds); n++ {
+		for range 2 {
+			checkpoint(t, s, progress)
+			g.Expect(raised()).To(Equal(kinds[:n]))
+		}
+		raise(kinds[n])
+	}
+	checkpoint(t, s, store.Progress{Delivery: progress.Delivery, Raised: progress.Raised[3:]})
+	g.Expect(raised()).To(Equal(kinds))
+
+	// One that is the same to the letter is another event when it is raised again.
+	progress.Raised = progress.Raised[3:]
+	progress.Operations++
+	checkpoint(t, s, progress)
+	g.Expect(raised()).To(Equal(append(kinds, contact.EventReactivated)))
+
+	// The next owner goes on from there.
+	g.Expect(s.Join(t.Context(), "next", time.Minute)).To(ContainElement("next"))
+	row, err := s.ClaimDelivery(t.Context(), crm, "next")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(row.Operations).To(Equal(int64(5)))
 }
 
 func testOperations(t *testing.T, s store.Store) {

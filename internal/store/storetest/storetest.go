@@ -47,6 +47,7 @@ func Run(t *testing.T, engine Engine) {
 		"events are set aside and taken up again":        testSetAside,
 		"what is owed or set aside is not scrubbed":      testScrubWaits,
 		"a checkpoint appends what it raises":            testRaised,
+		"a repeated checkpoint raises nothing again":     testRaisedTwice,
 		"operational events are found by their object":   testOperations,
 		"dispatchers live as long as they join":          testJoin,
 		"a delivery has one owner":                       testClaim,

@@ -85,6 +85,7 @@ CREATE TABLE deliveries (
   behind    bigint NOT NULL DEFAULT 0,
   health    json NOT NULL DEFAULT '{}', -- store.Health
   life      json NOT NULL DEFAULT '{}', -- store.Life
+  operations bigint NOT NULL DEFAULT 0, -- operational events raised so far
   revision  bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (namespace, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
