@@ -106,7 +106,6 @@ func (s *Store) open(ctx context.Context, migrations []migration) (err error) {
 	s.background.Go(s.listen)
 	s.background.Go(s.poll)
 	s.background.Go(s.keepDays)
-	s.writer.start()
 	return nil
 }
 

@@ -5,34 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/batch"
 )
 
-const (
-	// queueSize is how many jobs may wait for the writer; more callers wait to
-	// get into the queue.
-	queueSize = 4096
-	// maxBatch is how many jobs share one commit at most. It bounds how long a
-	// job waits for those before it, in this process and in others.
-	maxBatch = 1024
-)
-
-// writer appends to the log, on one goroutine. There is no timer: a batch is what
-// queued up while the last one was being committed.
+// writer appends to the log, on one goroutine.
 type writer struct {
-	store   *Store
-	stopped sync.WaitGroup
-
-	// sending guards closed: whoever sends to the queue holds it for reading.
-	sending sync.RWMutex
-	closed  bool
-	queue   chan *job
+	store *Store
+	queue *batch.Queue[*job]
 }
 
 // job is what one caller wants. It shares a transaction with others.
@@ -41,7 +26,6 @@ type job struct {
 	steps []step
 	// overdue is when the job has waited for its turn for too long.
 	overdue time.Time
-	done    chan struct{}
 
 	// results has what became of each step, unless err is set: nothing was done then.
 	results []store.ChangeResult
@@ -56,58 +40,21 @@ type step struct {
 }
 
 func newWriter(s *Store) *writer {
-	return &writer{store: s, queue: make(chan *job, queueSize)}
+	w := &writer{store: s}
+	w.queue = batch.NewQueue(w.runBatch)
+	return w
 }
-
-func (w *writer) start() { w.stopped.Go(w.loop) }
 
 // close finishes what is queued.
-func (w *writer) close() {
-	w.sending.Lock()
-	if !w.closed {
-		close(w.queue)
-	}
-	w.closed = true
-	w.sending.Unlock()
-	w.stopped.Wait()
-}
+func (w *writer) close() { w.queue.Close() }
 
 // do makes steps in one commit, and returns once that is durable.
 func (w *writer) do(ctx context.Context, steps []step) ([]store.ChangeResult, error) {
-	j := &job{ctx: ctx, steps: steps, overdue: time.Now().Add(patience), done: make(chan struct{})}
-	if err := w.send(j); err != nil {
+	j := &job{ctx: ctx, steps: steps, overdue: time.Now().Add(patience)}
+	if err := w.queue.Do(ctx, j); err != nil {
 		return nil, err
 	}
-	<-j.done
 	return j.results, j.err
-}
-
-func (w *writer) send(j *job) error {
-	w.sending.RLock()
-	defer w.sending.RUnlock()
-	if w.closed {
-		return fmt.Errorf("%w: it is closed", store.ErrUnavailable)
-	}
-	select {
-	case w.queue <- j:
-		return nil
-	case <-j.ctx.Done():
-		return j.ctx.Err()
-	}
-}
-
-func (w *writer) loop() {
-	batch := make([]*job, 0, maxBatch)
-	for first := range w.queue {
-		batch = append(batch[:0], first)
-		for len(batch) < maxBatch && len(w.queue) > 0 { // nobody else receives
-			batch = append(batch, <-w.queue)
-		}
-		w.runBatch(batch)
-		for _, j := range batch {
-			close(j.done)
-		}
-	}
 }
 
 // errOverdue: the jobs before it have taken all the time that there was.

@@ -9,30 +9,15 @@ import (
 	"sync/atomic"
 
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/batch"
 )
 
-const (
-	// queueSize is how many jobs may wait for the writer; more callers wait to
-	// get into the queue.
-	queueSize = 4096
-	// maxBatch is how many jobs share one commit at most. It bounds how long a
-	// job waits for those before it.
-	maxBatch = 1024
-)
-
-// writer commits all changes, on one goroutine. There is no timer: a batch is
-// what queued up while the last one was being committed.
-//
-//	callers ──do──▶ queue ──▶ loop ──▶ commit (one transaction a batch) ──▶ callers go on
+// writer commits all changes, on one goroutine.
 type writer struct {
-	db      *sql.DB
-	tx      *transaction
-	stopped sync.WaitGroup
-
-	// sending guards closed: whoever sends to the queue holds it for reading.
-	sending sync.RWMutex
-	closed  bool
-	queue   chan *job
+	db *sql.DB
+	tx *transaction
+	// queue is nil until the writer has begun.
+	queue *batch.Queue[*job]
 
 	// head is the position of the newest committed event.
 	head atomic.Int64
@@ -46,10 +31,9 @@ type writer struct {
 // after any other error the transaction is rolled back, and its jobs run again,
 // each alone.
 type job struct {
-	ctx  context.Context
-	run  func(tx *transaction) error
-	err  error
-	done chan struct{}
+	ctx context.Context
+	run func(tx *transaction) error
+	err error
 }
 
 // refusal is an error of a job that has written nothing.
@@ -66,21 +50,16 @@ func (w *writer) start(ctx context.Context) error {
 		return err
 	}
 	w.head.Store(w.tx.head)
-	w.queue = make(chan *job, queueSize)
 	w.grown = make(chan struct{})
-	w.stopped.Go(w.loop)
+	w.queue = batch.NewQueue(w.runBatch)
 	return nil
 }
 
 // close finishes what is queued and frees the connection.
 func (w *writer) close() error {
-	w.sending.Lock()
-	if w.queue != nil && !w.closed {
-		close(w.queue)
+	if w.queue != nil {
+		w.queue.Close()
 	}
-	w.closed = true
-	w.sending.Unlock()
-	w.stopped.Wait()
 	var errs []error
 	if w.tx != nil {
 		errs = append(errs, w.tx.close())
@@ -91,40 +70,11 @@ func (w *writer) close() error {
 // do runs a change and returns once it is durable, or the reason why nothing
 // was changed.
 func (w *writer) do(ctx context.Context, run func(tx *transaction) error) error {
-	j := &job{ctx: ctx, run: run, done: make(chan struct{})}
-	if err := w.send(j); err != nil {
+	j := &job{ctx: ctx, run: run}
+	if err := w.queue.Do(ctx, j); err != nil {
 		return err
 	}
-	<-j.done
 	return j.err
-}
-
-func (w *writer) send(j *job) error {
-	w.sending.RLock()
-	defer w.sending.RUnlock()
-	if w.closed {
-		return fmt.Errorf("%w: it is closed", store.ErrUnavailable)
-	}
-	select {
-	case w.queue <- j:
-		return nil
-	case <-j.ctx.Done():
-		return j.ctx.Err()
-	}
-}
-
-func (w *writer) loop() {
-	batch := make([]*job, 0, maxBatch)
-	for first := range w.queue {
-		batch = append(batch[:0], first)
-		for len(batch) < maxBatch && len(w.queue) > 0 { // nobody else receives
-			batch = append(batch, <-w.queue)
-		}
-		w.runBatch(batch)
-		for _, j := range batch {
-			close(j.done)
-		}
-	}
 }
 
 // runBatch sets the error of each job.
