@@ -25,6 +25,7 @@ import (
 
 	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/rising"
 )
 
 // Options are what a store needs to know.
@@ -42,11 +43,13 @@ type Store struct {
 	schema   string
 	pool     *pgxpool.Pool
 	writer   *writer
-	log      *watch
-	owners   *watch
 	days     *days
 	identity string
 	linkKey  link.Key
+
+	// log is the last position of the log that is known here, owners how often
+	// owners have changed.
+	log, owners rising.Number
 
 	// listening tells whether notifications come in.
 	listening atomic.Bool
@@ -69,7 +72,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 
 // open has the clock that says which day it is; nil is the server's.
 func open(ctx context.Context, options Options, migrations []migration, clock func() time.Time) (*Store, error) {
-	s := &Store{file: options.DSNFile, log: newWatch(), owners: newWatch(), days: newDays(clock)}
+	s := &Store{file: options.DSNFile, days: newDays(clock)}
 	s.lifetime, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.writer = newWriter(s)
 	if err := s.open(ctx, migrations); err != nil {
@@ -102,7 +105,7 @@ func (s *Store) open(ctx context.Context, migrations []migration) (err error) {
 	if err != nil {
 		return err
 	}
-	s.log.reach(head)
+	s.log.Reach(head)
 	s.background.Go(s.listen)
 	s.background.Go(s.poll)
 	s.background.Go(s.keepDays)

@@ -4,71 +4,21 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/jackc/pgx/v5"
 )
 
-// watch is a number that rises, and that others wait for.
-type watch struct {
-	mu    sync.Mutex
-	value int64
-	// risen is closed and replaced when value rises.
-	risen chan struct{}
-}
-
-func newWatch() *watch { return &watch{risen: make(chan struct{})} }
-
-// reach lifts the number to a value, unless it is there already.
-func (w *watch) reach(value int64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if value > w.value {
-		w.set(value)
-	}
-}
-
-func (w *watch) rise() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.set(w.value + 1)
-}
-
-// set changes the number; mu is held.
-func (w *watch) set(value int64) {
-	w.value = value
-	close(w.risen)
-	w.risen = make(chan struct{})
-}
-
-// wait returns the number once it is above this one, or the context's error.
-func (w *watch) wait(ctx context.Context, after int64) (int64, error) {
-	for {
-		w.mu.Lock()
-		value, risen := w.value, w.risen
-		w.mu.Unlock()
-		if value > after {
-			return value, nil
-		}
-		select {
-		case <-risen:
-		case <-ctx.Done():
-			return after, ctx.Err()
-		}
-	}
-}
-
 // WaitForEvents implements store.Log.
 func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
-	_, err := s.log.wait(ctx, after)
+	_, err := s.log.Wait(ctx, after)
 	return err
 }
 
 // WaitForOwners implements store.Owners.
 func (s *Store) WaitForOwners(ctx context.Context, after int64) (int64, error) {
-	return s.owners.wait(ctx, after)
+	return s.owners.Wait(ctx, after)
 }
 
 // The channels that processes notify each other on. They are the database's, so
@@ -107,7 +57,7 @@ func (s *Store) hear(ctx context.Context) error {
 		}
 	}
 	s.listening.Store(true)
-	s.owners.rise() // something may have been missed
+	s.owners.Rise() // something may have been missed
 	for {
 		notification, err := conn.WaitForNotification(ctx)
 		if err != nil {
@@ -116,10 +66,10 @@ func (s *Store) hear(ctx context.Context) error {
 		switch notification.Channel {
 		case s.eventsChannel():
 			if head, err := strconv.ParseInt(notification.Payload, 10, 64); err == nil {
-				s.log.reach(head)
+				s.log.Reach(head)
 			}
 		case s.ownersChannel():
-			s.owners.rise()
+			s.owners.Rise()
 		}
 	}
 }
@@ -155,10 +105,10 @@ func (s *Store) poll() {
 		}
 		head, err := s.Head(s.lifetime)
 		if err == nil {
-			s.log.reach(head)
+			s.log.Reach(head)
 		}
 		if !s.listening.Load() {
-			s.owners.rise() // it may be for nothing
+			s.owners.Rise() // it may be for nothing
 		}
 		switch {
 		case err != nil && !away && s.lifetime.Err() == nil:

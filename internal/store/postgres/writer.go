@@ -138,7 +138,7 @@ func (w *writer) tryCommit(ctx context.Context, jobs []*job) error {
 
 // appended takes note of what was committed.
 func (s *Store) appended(made *plan) {
-	s.log.reach(made.head)
+	s.log.Reach(made.head)
 	if made.newDay() {
 		s.days.begin(made.stored.day, made.stored.head+1)
 	}

@@ -72,7 +72,8 @@ func (s *Store) Head(context.Context) (int64, error) { return s.writer.head.Load
 
 // WaitForEvents implements store.Log.
 func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
-	return s.writer.waitForEvents(ctx, after)
+	_, err := s.writer.head.Wait(ctx, after)
+	return err
 }
 
 // Read implements store.Log.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/rising"
 )
 
 const claimDelivery = `UPDATE deliveries SET token = ? WHERE namespace = ? AND name = ?
@@ -24,21 +25,12 @@ type owners struct {
 	// living has until when each dispatcher lives.
 	living map[string]time.Time
 	owner  map[store.SubscriptionKey]string
-	// generation rises with each change, which changed tells of: it is closed and
-	// replaced then.
-	generation int64
-	changed    chan struct{}
+	// changes is how often that has changed.
+	changes rising.Number
 }
 
 func newOwners() *owners {
-	return &owners{living: map[string]time.Time{}, owner: map[store.SubscriptionKey]string{}, changed: make(chan struct{})}
-}
-
-// rise tells those who wait that something has changed. mu is held.
-func (o *owners) rise() {
-	o.generation++
-	close(o.changed)
-	o.changed = make(chan struct{})
+	return &owners{living: map[string]time.Time{}, owner: map[store.SubscriptionKey]string{}}
 }
 
 // Join implements store.Owners.
@@ -48,7 +40,7 @@ func (s *Store) Join(_ context.Context, dispatcher string, lasting time.Duration
 	defer o.mu.Unlock()
 	maps.DeleteFunc(o.living, func(_ string, until time.Time) bool { return until.Before(now) })
 	if _, known := o.living[dispatcher]; !known {
-		o.rise()
+		o.changes.Rise()
 	}
 	o.living[dispatcher] = now.Add(lasting)
 	return slices.Sorted(maps.Keys(o.living)), nil
@@ -61,7 +53,7 @@ func (s *Store) Leave(_ context.Context, dispatcher string) error {
 	defer o.mu.Unlock()
 	delete(o.living, dispatcher)
 	maps.DeleteFunc(o.owner, func(_ store.SubscriptionKey, owner string) bool { return owner == dispatcher })
-	o.rise()
+	o.changes.Rise()
 	return nil
 }
 
@@ -101,25 +93,12 @@ func (s *Store) ReleaseDelivery(_ context.Context, key store.SubscriptionKey, di
 	defer o.mu.Unlock()
 	if o.owner[key] == dispatcher {
 		delete(o.owner, key)
-		o.rise()
+		o.changes.Rise()
 	}
 	return nil
 }
 
 // WaitForOwners implements store.Owners.
 func (s *Store) WaitForOwners(ctx context.Context, after int64) (int64, error) {
-	o := s.owners
-	for {
-		o.mu.Lock()
-		generation, changed := o.generation, o.changed
-		o.mu.Unlock()
-		if generation > after {
-			return generation, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return after, ctx.Err()
-		}
-	}
+	return s.owners.changes.Wait(ctx, after)
 }

@@ -5,11 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/batch"
+	"postbus.dev/postbus/internal/store/rising"
 )
 
 // writer commits all changes, on one goroutine.
@@ -20,10 +19,7 @@ type writer struct {
 	queue *batch.Queue[*job]
 
 	// head is the position of the newest committed event.
-	head atomic.Int64
-	// growing guards grown, which is closed and replaced when head rises.
-	growing sync.Mutex
-	grown   chan struct{}
+	head rising.Number
 }
 
 // job is one change. It shares a transaction with others. An error that is a
@@ -49,8 +45,7 @@ func (w *writer) start(ctx context.Context) error {
 	if w.tx, err = newTransaction(ctx, conn); err != nil {
 		return err
 	}
-	w.head.Store(w.tx.head)
-	w.grown = make(chan struct{})
+	w.head.Reach(w.tx.head)
 	w.queue = batch.NewQueue(w.runBatch)
 	return nil
 }
@@ -110,35 +105,6 @@ func (w *writer) commit(batch []*job) error {
 	if err := w.tx.commit(); err != nil {
 		return errors.Join(err, w.tx.rollback())
 	}
-	w.publish(w.tx.head)
+	w.head.Reach(w.tx.head)
 	return nil
-}
-
-// publish lets readers know of the newest committed event.
-func (w *writer) publish(head int64) {
-	if head == w.head.Load() {
-		return
-	}
-	w.growing.Lock()
-	defer w.growing.Unlock()
-	w.head.Store(head)
-	close(w.grown)
-	w.grown = make(chan struct{})
-}
-
-// waitForEvents returns nil once head is above this position.
-func (w *writer) waitForEvents(ctx context.Context, after int64) error {
-	for {
-		w.growing.Lock()
-		head, grown := w.head.Load(), w.grown
-		w.growing.Unlock()
-		if head > after {
-			return nil
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
