@@ -133,18 +133,11 @@ func (s *Store) prepareDays(ctx context.Context) error {
 
 // keepDays prepares days until the store is closed.
 func (s *Store) keepDays() {
-	ticker := time.NewTicker(daysInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-		case <-s.lifetime.Done():
-			return
-		}
+	s.every(daysInterval, func() {
 		if err := s.prepareDays(s.lifetime); err != nil && s.lifetime.Err() == nil {
 			logr.FromContextOrDiscard(s.lifetime).Error(err, "preparing the log's next days has to wait", "next", daysInterval.String())
 		}
-	}
+	})
 }
 
 func partitionOf(day time.Time) string { return partitionPrefix + day.Format(dayLayout) }

@@ -95,14 +95,7 @@ func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
 func (s *Store) poll() {
 	logger := logr.FromContextOrDiscard(s.lifetime)
 	away := false
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-		case <-s.lifetime.Done():
-			return
-		}
+	s.every(pollInterval, func() {
 		head, err := s.Head(s.lifetime)
 		if err == nil {
 			s.log.Reach(head)
@@ -117,5 +110,20 @@ func (s *Store) poll() {
 			logger.Info("store is available again")
 		}
 		away = err != nil
+	})
+}
+
+// every has work done at an interval until the store is closed, for the first time
+// after one.
+func (s *Store) every(interval time.Duration, work func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			work()
+		case <-s.lifetime.Done():
+			return
+		}
 	}
 }
