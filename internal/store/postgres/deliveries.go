@@ -21,7 +21,8 @@ const (
 	insertDelivery = `INSERT INTO deliveries (namespace, name, cursor, revision)
 		SELECT $1, $2, value, ` + nextRevision + ` FROM counters WHERE name = 'log' ON CONFLICT DO NOTHING`
 
-	deliveryColumns = `namespace, name, token, cursor, open, behind, health, life, operations, revision,
+	// deliveryColumns are those of a row d.
+	deliveryColumns = `d.namespace, d.name, d.token, d.cursor, d.open, d.behind, d.health, d.life, d.operations, d.revision,
 		(SELECT count(*) FROM set_aside s WHERE s.namespace = d.namespace AND s.name = d.name)`
 
 	selectDeliveries = `SELECT ` + deliveryColumns + ` FROM deliveries d`

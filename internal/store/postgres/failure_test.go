@@ -155,17 +155,23 @@ func TestServerIsKilled(t *testing.T) {
 	l.check(openAt(t, place))
 }
 
+// newPair starts a server and its synchronous standby, and returns the connection
+// string of whichever of them is the primary.
+func newPair(t *testing.T) (primary, standby *testkit.PostgreSQL, place string) {
+	t.Helper()
+	primary = testkit.NewPostgreSQL(t)
+	dsn := primary.Database(t)
+	standby = primary.Standby(t)
+	_, database, _ := strings.Cut(dsn, fmt.Sprintf(":%d/", primary.Port))
+	return primary, standby, writeDSN(t, fmt.Sprintf("%s,127.0.0.1:%d/%s?target_session_attrs=read-write",
+		strings.TrimSuffix(dsn, "/"+database), standby.Port, database))
+}
+
 // The primary dies and its synchronous standby takes over: what was accepted is
 // there, and what was read is not taken back.
 func TestStandbyIsPromoted(t *testing.T) {
 	g := NewWithT(t)
-	primary := testkit.NewPostgreSQL(t)
-	dsn := primary.Database(t)
-	standby := primary.Standby(t)
-	_, database, _ := strings.Cut(dsn, fmt.Sprintf(":%d/", primary.Port))
-	place := writeDSN(t, fmt.Sprintf("%s,127.0.0.1:%d/%s?target_session_attrs=read-write",
-		strings.TrimSuffix(dsn, "/"+database), standby.Port, database))
-
+	primary, standby, place := newPair(t)
 	l := startLoad(t, openAt(t, place), openAt(t, place))
 	l.goesOn()
 	g.Expect(primary.Kill()).To(Succeed())
@@ -234,12 +240,8 @@ func TestCheckpointWithoutAnswer(t *testing.T) {
 // comes after is not hidden behind them.
 func TestStandbyLacksTheLast(t *testing.T) {
 	g := NewWithT(t)
-	primary := testkit.NewPostgreSQL(t)
-	dsn := primary.Database(t)
-	standby := primary.Standby(t)
-	_, database, _ := strings.Cut(dsn, fmt.Sprintf(":%d/", primary.Port))
-	s := openAt(t, writeDSN(t, fmt.Sprintf("%s,127.0.0.1:%d/%s?target_session_attrs=read-write",
-		strings.TrimSuffix(dsn, "/"+database), standby.Port, database)))
+	primary, standby, place := newPair(t)
+	s := openAt(t, place)
 	crm, shop := store.SubscriptionKey{Namespace: "marketing", Name: "crm"}, store.SubscriptionKey{Namespace: "marketing", Name: "shop"}
 	g.Expect(s.OpenDelivery(t.Context(), crm)).To(Succeed())
 	_, err := s.Change(t.Context(), save("a@example.com"))

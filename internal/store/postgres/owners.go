@@ -34,8 +34,7 @@ const (
 		FROM dispatchers me WHERE d.namespace = $1 AND d.name = $2 AND me.name = $3 AND (
 			d.owner IS NULL OR d.owner = me.id
 			OR NOT EXISTS (SELECT FROM dispatchers o WHERE o.id = d.owner AND o.expires_at > clock_timestamp()))
-		RETURNING d.namespace, d.name, d.token, d.cursor, d.open, d.behind, d.health, d.life, d.operations, d.revision,
-			(SELECT count(*) FROM set_aside s WHERE s.namespace = d.namespace AND s.name = d.name)`
+		RETURNING ` + deliveryColumns
 
 	selectOwner = `SELECT coalesce((SELECT name FROM dispatchers o WHERE o.id = d.owner), '') FROM deliveries d` + ofKey
 

@@ -2,12 +2,12 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -23,16 +23,16 @@ const (
 
 // PutRequest implements store.Requests.
 func (s *Store) PutRequest(ctx context.Context, request store.Request) error {
-	details, err := json.Marshal(request)
+	details, err := encoding.Request(&request)
 	if err != nil {
-		return fmt.Errorf("encode the request: %w", err)
+		return err
 	}
 	if _, err := s.LoadDelivery(ctx, request.Key); err != nil {
 		return fmt.Errorf("put the request: %w", err)
 	}
 	err = s.write(ctx, func(batch *pgx.Batch) {
 		lockCounter(batch, "deliveries")
-		batch.Queue(upsertRequest, request.Key.Namespace, request.Key.Name, string(request.Type), request.Value, string(details))
+		batch.Queue(upsertRequest, request.Key.Namespace, request.Key.Name, string(request.Type), request.Value, details)
 		batch.Queue(raiseRevision, 1)
 	})
 	if err != nil {
@@ -65,8 +65,6 @@ func scanRequest(row pgx.CollectableRow) (request store.Request, err error) {
 	if err != nil {
 		return request, err
 	}
-	if err := json.Unmarshal(details, &request); err != nil {
-		return request, fmt.Errorf("decode a request of %s/%s: %w", request.Key.Namespace, request.Key.Name, err)
-	}
-	return request, nil
+	err = encoding.DecodeRequest(details, &request)
+	return request, err
 }

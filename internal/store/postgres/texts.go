@@ -2,13 +2,13 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -20,12 +20,12 @@ const (
 
 // SaveTexts implements store.Texts.
 func (s *Store) SaveTexts(ctx context.Context, list contact.ListKey, texts store.ListTexts) error {
-	encoded, err := json.Marshal(texts)
+	encoded, err := encoding.Texts(list, &texts)
 	if err != nil {
-		return fmt.Errorf("encode the texts of a list: %w", err)
+		return err
 	}
 	err = s.write(ctx, func(batch *pgx.Batch) {
-		batch.Queue(upsertTexts, list.Namespace, list.Name, string(encoded))
+		batch.Queue(upsertTexts, list.Namespace, list.Name, encoded)
 	})
 	if err != nil {
 		return fmt.Errorf("save the texts of a list: %w", err)
@@ -42,8 +42,5 @@ func (s *Store) LoadTexts(ctx context.Context, list contact.ListKey) (texts stor
 	if len(found) == 0 {
 		return texts, nil
 	}
-	if err := json.Unmarshal([]byte(found[0]), &texts); err != nil {
-		return texts, fmt.Errorf("decode the texts of %s/%s: %w", list.Namespace, list.Name, err)
-	}
-	return texts, nil
+	return encoding.DecodeTexts(list, []byte(found[0]))
 }

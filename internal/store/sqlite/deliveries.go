@@ -20,8 +20,10 @@ const (
 
 	deleteDelivery = `DELETE FROM deliveries WHERE namespace = ? AND name = ?`
 
-	selectDeliveries = `SELECT namespace, name, token, cursor, open, behind, health, life, operations, revision,
-		(SELECT count(*) FROM set_aside s WHERE s.namespace = d.namespace AND s.name = d.name) FROM deliveries d`
+	deliveryColumns = `namespace, name, token, cursor, open, behind, health, life, operations, revision,
+		(SELECT count(*) FROM set_aside s WHERE s.namespace = deliveries.namespace AND s.name = deliveries.name)`
+
+	selectDeliveries = `SELECT ` + deliveryColumns + ` FROM deliveries`
 
 	// ofSubscription tells rows of subscriptions from those of mails, see
 	// store.MailKey. No object's name has a slash.
@@ -187,6 +189,7 @@ func (s *Store) DeliveriesSince(ctx context.Context, revision int64) ([]store.De
 	return deliveries, nil
 }
 
+// scanDelivery reads deliveryColumns.
 func scanDelivery(row interface{ Scan(...any) error }) (store.Delivery, error) {
 	var (
 		delivery store.Delivery

@@ -14,9 +14,7 @@ import (
 	"postbus.dev/postbus/internal/store/rising"
 )
 
-const claimDelivery = `UPDATE deliveries SET token = ? WHERE namespace = ? AND name = ?
-	RETURNING namespace, name, token, cursor, open, behind, health, life, operations, revision,
-		(SELECT count(*) FROM set_aside s WHERE s.namespace = deliveries.namespace AND s.name = deliveries.name)`
+const claimDelivery = `UPDATE deliveries SET token = ? WHERE namespace = ? AND name = ? RETURNING ` + deliveryColumns
 
 // owners are the dispatchers of the one process that has the store open, so they
 // live and die with it and nothing of them is written.

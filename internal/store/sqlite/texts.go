@@ -3,12 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -20,12 +20,12 @@ const (
 
 // SaveTexts implements store.Texts.
 func (s *Store) SaveTexts(ctx context.Context, list contact.ListKey, texts store.ListTexts) error {
-	encoded, err := json.Marshal(texts)
+	encoded, err := encoding.Texts(list, &texts)
 	if err != nil {
-		return fmt.Errorf("encode the texts of a list: %w", err)
+		return err
 	}
 	err = s.writer.do(ctx, func(tx *transaction) error {
-		_, err := tx.exec(tx.upsertTexts, list.Namespace, list.Name, string(encoded))
+		_, err := tx.exec(tx.upsertTexts, list.Namespace, list.Name, encoded)
 		return err
 	})
 	if err != nil {
@@ -44,8 +44,5 @@ func (s *Store) LoadTexts(ctx context.Context, list contact.ListKey) (texts stor
 	case err != nil:
 		return texts, fmt.Errorf("load the texts of a list: %w", err)
 	}
-	if err := json.Unmarshal(encoded, &texts); err != nil {
-		return texts, fmt.Errorf("decode the texts of %s/%s: %w", list.Namespace, list.Name, err)
-	}
-	return texts, nil
+	return encoding.DecodeTexts(list, encoded)
 }
