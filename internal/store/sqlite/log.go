@@ -117,7 +117,9 @@ func (s *Store) CountEvents(ctx context.Context, query store.Query) (count int64
 	return count, nil
 }
 
-// PositionBefore implements store.Log.
+// PositionBefore implements store.Log. Times are by the clocks of callers, so that
+// they rise with positions is likely and nothing that a search may rely on: the log is
+// read from its beginning, up to the first event that is late enough.
 func (s *Store) PositionBefore(ctx context.Context, at time.Time) (position int64, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT coalesce(min(position) - 1, ?) FROM events WHERE time >= ?`,
 		s.writer.head.Load(), at.UnixNano()).Scan(&position)
