@@ -18,6 +18,7 @@ func TestManifestsHaveFlagsOfThisVersion(t *testing.T) {
 	for folder, processes := range map[string]int{
 		filepath.Join("config", "default"): 3, filepath.Join("config", "standalone"): 1,
 		filepath.Join("hack", "e2e", "trial"): 3, filepath.Join("hack", "e2e", "standalone"): 1,
+		filepath.Join("hack", "soak", "installation"): 3,
 	} {
 		t.Run(folder, func(t *testing.T) {
 			g := NewWithT(t)

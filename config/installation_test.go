@@ -53,6 +53,7 @@ var installations = map[string]installation{
 	"TLS by cert-manager":               {"default", []string{"tls-cert-manager"}},
 	"one pod with all that is for it":   {"standalone", []string{"tls-cert-manager", "network-policies", "service-monitor"}},
 	"three deployments with everything": {"default", everything},
+	"three deployments that are tried":  {base: filepath.Join("..", "hack", "soak", "installation")},
 }
 
 var everything = []string{
@@ -112,6 +113,13 @@ func TestApplied(t *testing.T) {
 				g.Expect(plane.Client.Create(t.Context(), pod, client.DryRunAll)).To(Succeed(), pod.GenerateName)
 			}
 		})
+	}
+}
+
+// TestAppliedBySoak has it take what a trial of an installation works with.
+func TestAppliedBySoak(t *testing.T) {
+	for _, object := range testkit.Kustomize(t, filepath.Join("..", "hack", "soak", "objects")) {
+		NewWithT(t).Expect(apply(t, object)).To(Succeed(), "%s %s", object.GetKind(), object.GetName())
 	}
 }
 

@@ -9,6 +9,12 @@ import (
 	"time"
 )
 
+// The events of a new contact with a permission, in their order.
+const (
+	contactCreated    = "contact.created"
+	contactSubscribed = "contact.subscribed"
+)
+
 // about is what a call is about: a contact, and what happened to it.
 type about struct{ email, event string }
 
@@ -20,8 +26,12 @@ type arrivals struct {
 	calls map[string]int
 	// twoIDs are events that came under a second id.
 	twoIDs []about
+	// early are contacts whose subscription came before their creation.
+	early []about
 	// unread counts calls that make no sense.
 	unread int
+	// limited are the calls to the path of the subscription with a rate limit.
+	limited []time.Time
 	// gone are the calls to the path that answers 410.
 	gone []time.Time
 }
@@ -33,6 +43,7 @@ func newArrivals() *arrivals {
 func (a *arrivals) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /hook", a.take)
+	mux.HandleFunc("POST /limited", a.note)
 	mux.HandleFunc("POST /gone", a.refuse)
 	return mux
 }
@@ -56,8 +67,18 @@ func (a *arrivals) take(w http.ResponseWriter, request *http.Request) {
 	if first, known := a.ids[what]; known && first != id {
 		a.twoIDs = append(a.twoIDs, what)
 	}
+	if call.Type == contactSubscribed && a.ids[about{what.email, contactCreated}] == "" {
+		a.early = append(a.early, what)
+	}
 	a.ids[what] = id
 	a.calls[id]++
+}
+
+// note takes a call of the subscription with a rate limit.
+func (a *arrivals) note(http.ResponseWriter, *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limited = append(a.limited, time.Now())
 }
 
 // refuse is a callback that is gone for good: its subscription must be deactivated
@@ -76,8 +97,12 @@ type result struct {
 	// again is how many calls repeated one that had arrived, under its id.
 	again  int
 	twoIDs []about
+	early  []about
 	unread int
 	gone   []time.Time
+	// limited is how many calls of the subscription with a rate limit came within
+	// any one second.
+	limited int
 }
 
 // account compares what was accepted with what arrived. A new contact with a
@@ -85,9 +110,9 @@ type result struct {
 func account(accepted []acceptance, a *arrivals) result {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := result{accepted: len(accepted), twoIDs: a.twoIDs, unread: a.unread, gone: a.gone}
+	r := result{accepted: len(accepted), twoIDs: a.twoIDs, early: a.early, unread: a.unread, gone: a.gone, limited: mostInASecond(a.limited)}
 	for _, contact := range accepted {
-		for _, event := range []string{"contact.created", "contact.subscribed"} {
+		for _, event := range []string{contactCreated, contactSubscribed} {
 			if what := (about{contact.email, event}); a.ids[what] == "" {
 				r.missing = append(r.missing, what)
 			} else {
@@ -101,6 +126,19 @@ func account(accepted []acceptance, a *arrivals) result {
 	return r
 }
 
+// mostInASecond returns the largest number of times, which are in order, within one
+// second.
+func mostInASecond(times []time.Time) (most int) {
+	first := 0
+	for n, last := range times {
+		for last.Sub(times[first]) >= time.Second {
+			first++
+		}
+		most = max(most, n-first+1)
+	}
+	return most
+}
+
 // err says what must not be.
 func (r result) err() error {
 	var errs []error
@@ -109,6 +147,9 @@ func (r result) err() error {
 	}
 	if len(r.twoIDs) > 0 {
 		errs = append(errs, fmt.Errorf("%d events came under two ids, such as %s of %s", len(r.twoIDs), r.twoIDs[0].event, r.twoIDs[0].email))
+	}
+	if len(r.early) > 0 {
+		errs = append(errs, fmt.Errorf("%d events came before the one before them of the same contact, such as %s of %s", len(r.early), r.early[0].event, r.early[0].email))
 	}
 	if r.unread > 0 {
 		errs = append(errs, fmt.Errorf("%d calls could not be read", r.unread))

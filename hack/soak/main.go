@@ -3,8 +3,9 @@
 // It posts contacts to an installation's ingress at a steady rate and is the
 // callback of a subscription to all events of their list. Meanwhile it runs the
 // faults of a file, one after the other. In the end it compares what was accepted
-// with what arrived, prints a table, and fails where something is missing or one
-// event came under two ids. docs/operations.md shows how it is used.
+// with what arrived, prints a table, and fails where something is missing, one event
+// came under two ids, or two of a contact out of order. docs/operations.md shows how
+// it is used.
 package main
 
 import (
@@ -48,7 +49,7 @@ func parse(arguments []string) (settings, error) {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	flags.StringVar(&s.ingress, "ingress", "", "`URL` of ingress, such as http://postbus-ingress.postbus-system.svc")
 	keyFile := flags.String("key-file", "", "`file` with an API key of the list, with the scope ContactsWrite")
-	flags.StringVar(&s.listen, "listen", ":9000", "`address` of the callbacks: /hook takes them, /gone answers 410")
+	flags.StringVar(&s.listen, "listen", ":9000", "`address` of the callbacks: /hook and /limited take them, /gone answers 410")
 	flags.IntVar(&s.rate, "rate", 300, "contacts a second")
 	flags.IntVar(&s.callers, "callers", 64, "how many calls may be under way at a time")
 	flags.StringVar(&s.faults, "faults", "", "`file` of faults, a line each: a name, a colon and a command of the shell")

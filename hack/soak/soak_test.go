@@ -51,6 +51,20 @@ func TestAccount(t *testing.T) {
 	g.Expect(account(nil, arrived).err()).To(MatchError(ContainSubstring("1 calls could not be read")))
 	g.Expect(call(t, server.URL+"/gone", "evt_5", "{}")).To(Equal(http.StatusGone))
 	g.Expect(account(nil, arrived).gone).To(HaveLen(1))
+	g.Expect(call(t, server.URL+"/limited", "evt_6", "{}")).To(Equal(http.StatusOK))
+	g.Expect(account(nil, arrived).limited).To(Equal(1))
+	call(t, hook, "evt_7", body(contactSubscribed, "bob@example.com"))
+	g.Expect(account(nil, arrived).err()).To(MatchError(ContainSubstring("1 events came before the one before them of the same contact, such as contact.subscribed of bob@example.com")))
+}
+
+func TestMostInASecond(t *testing.T) {
+	began := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	var times []time.Time
+	for _, after := range []int{0, 500, 999, 1000, 1600, 5000} {
+		times = append(times, began.Add(time.Duration(after)*time.Millisecond))
+	}
+	NewWithT(t).Expect(mostInASecond(times)).To(Equal(3))
+	NewWithT(t).Expect(mostInASecond(nil)).To(BeZero())
 }
 
 func TestReadFaults(t *testing.T) {
@@ -110,5 +124,5 @@ func TestPosterTriesAgain(t *testing.T) {
 	g.Expect(p.accepted()[0].email).To(Equal("ada@example.com"))
 	g.Expect(p.refused).To(Equal(map[string]int{"503": 1}))
 	told := report(p, account(p.accepted(), newArrivals()), []observation{{fault: fault{name: "kill one"}, settled: time.Now()}})
-	g.Expect(told).To(And(ContainSubstring("| 1 | 2 | 2 | 0 | 0 | 0 |"), ContainSubstring("503 1 times"), ContainSubstring("| kill one | 0.0 s |")))
+	g.Expect(told).To(And(ContainSubstring("| 1 | 2 | 2 | 0 | 0 | 0 | 0 | 0 |"), ContainSubstring("503 1 times"), ContainSubstring("| kill one | 0.0 s |")))
 }

@@ -66,7 +66,7 @@ func (s *Store) LoadAttempts(ctx context.Context, key store.SubscriptionKey, lim
 	return loadAttempts(ctx, s.read, key, limit)
 }
 
-func loadAttempts(ctx context.Context, db *sql.DB, key store.SubscriptionKey, limit int) ([]store.Attempt, error) {
+func loadAttempts(ctx context.Context, db rowReader, key store.SubscriptionKey, limit int) ([]store.Attempt, error) {
 	kept, err := readAttempts(ctx, db, key)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func loadAttempts(ctx context.Context, db *sql.DB, key store.SubscriptionKey, li
 }
 
 // readAttempts returns the text that is kept, empty where there is none.
-func readAttempts(ctx context.Context, db *sql.DB, key store.SubscriptionKey) (kept string, err error) {
+func readAttempts(ctx context.Context, db rowReader, key store.SubscriptionKey) (kept string, err error) {
 	err = db.QueryRowContext(ctx, selectAttempts, key.Namespace, key.Name).Scan(&kept)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", fmt.Errorf("load attempts: %w", err)

@@ -74,7 +74,7 @@ func (s *Store) requests(ctx context.Context, query string, arguments ...any) (r
 }
 
 // queryAll runs a query and has each row scanned.
-func queryAll(ctx context.Context, db *sql.DB, scan func(*sql.Rows) error, query string, arguments ...any) error {
+func queryAll(ctx context.Context, db *preparedDB, scan func(*sql.Rows) error, query string, arguments ...any) error {
 	rows, err := db.QueryContext(ctx, query, arguments...)
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ const readers = 4
 // Store is a store.Store in one SQLite file.
 type Store struct {
 	writer   *writer
-	read     *sql.DB
+	read     *preparedDB
 	lock     *flock.Flock
 	owners   *owners
 	identity string
@@ -79,11 +79,13 @@ func (s *Store) open(ctx context.Context, path string) error {
 	if err := migrate(ctx, write, migrations); err != nil {
 		return err
 	}
-	if s.read, err = sql.Open("sqlite", dataSource(path, "query_only(1)")); err != nil {
+	read, err := sql.Open("sqlite", dataSource(path, "query_only(1)"))
+	if err != nil {
 		return err
 	}
-	s.read.SetMaxOpenConns(readers)
-	s.read.SetMaxIdleConns(readers)
+	read.SetMaxOpenConns(readers)
+	read.SetMaxIdleConns(readers)
+	s.read = prepareOnce(read)
 	if err := s.readSecrets(ctx); err != nil {
 		return err
 	}
