@@ -3,10 +3,10 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
@@ -24,16 +24,16 @@ const (
 
 // PutRequest implements store.Requests.
 func (s *Store) PutRequest(ctx context.Context, request store.Request) error {
-	details, err := json.Marshal(request)
+	details, err := encoding.Request(&request)
 	if err != nil {
-		return fmt.Errorf("encode the request: %w", err)
+		return err
 	}
 	if _, err := s.LoadDelivery(ctx, request.Key); err != nil {
 		return fmt.Errorf("put the request: %w", err)
 	}
 	err = s.writer.do(ctx, func(tx *transaction) error {
 		_, err := tx.exec(tx.upsertRequest, request.Key.Namespace, request.Key.Name, request.Type, request.Value,
-			string(details), tx.nextRevision())
+			details, tx.nextRevision())
 		return err
 	})
 	if err != nil {
@@ -61,8 +61,8 @@ func (s *Store) requests(ctx context.Context, query string, arguments ...any) (r
 		if err := rows.Scan(&request.Key.Namespace, &request.Key.Name, &request.Type, &request.Value, &details, &request.Revision); err != nil {
 			return err
 		}
-		if err := json.Unmarshal(details, &request); err != nil {
-			return fmt.Errorf("decode a request of %s/%s: %w", request.Key.Namespace, request.Key.Name, err)
+		if err := encoding.DecodeRequest(details, &request); err != nil {
+			return err
 		}
 		requests = append(requests, request)
 		return nil
