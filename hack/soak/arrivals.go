@@ -139,6 +139,18 @@ func mostInASecond(times []time.Time) (most int) {
 	return most
 }
 
+// deactivationTime is how long a callback that answers 410 may still be called, by
+// calls that were under way.
+const deactivationTime = 5 * time.Second
+
+// goneLasted is the time from the first call of /gone to the last.
+func (r result) goneLasted() time.Duration {
+	if len(r.gone) == 0 {
+		return 0
+	}
+	return r.gone[len(r.gone)-1].Sub(r.gone[0])
+}
+
 // err says what must not be.
 func (r result) err() error {
 	var errs []error
@@ -150,6 +162,9 @@ func (r result) err() error {
 	}
 	if len(r.early) > 0 {
 		errs = append(errs, fmt.Errorf("%d events came before the one before them of the same contact, such as %s of %s", len(r.early), r.early[0].event, r.early[0].email))
+	}
+	if lasting := r.goneLasted(); lasting > deactivationTime {
+		errs = append(errs, fmt.Errorf("/gone was called for %s, after it had answered 410", lasting))
 	}
 	if r.unread > 0 {
 		errs = append(errs, fmt.Errorf("%d calls could not be read", r.unread))

@@ -13,9 +13,9 @@ func report(p *poster, r result, observed []observation) string {
 	var text strings.Builder
 	accepted := p.accepted()
 	slices.SortFunc(accepted, func(a, b acceptance) int { return a.at.Compare(b.at) })
-	fmt.Fprintf(&text, "| accepted contacts | their events | not delivered | repeated under the same id | under two ids | out of order | most calls a second of /limited | calls of /gone |\n"+
-		"| --- | --- | --- | --- | --- | --- | --- | --- |\n| %d | %d | %d | %d | %d | %d | %d | %d |\n",
-		r.accepted, 2*r.accepted, len(r.missing), r.again, len(r.twoIDs), len(r.early), r.limited, len(r.gone))
+	fmt.Fprintf(&text, "| accepted contacts | their events | not delivered | repeated under the same id | under two ids | out of order | most calls a second of /limited | calls of /gone, within |\n"+
+		"| --- | --- | --- | --- | --- | --- | --- | --- |\n| %d | %d | %d | %d | %d | %d | %d | %d, %.1f s |\n",
+		r.accepted, 2*r.accepted, len(r.missing), r.again, len(r.twoIDs), len(r.early), r.limited, len(r.gone), r.goneLasted().Seconds())
 	if len(p.refused) > 0 {
 		text.WriteString("\nCalls that were made again:")
 		for _, problem := range slices.Sorted(maps.Keys(p.refused)) {

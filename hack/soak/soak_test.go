@@ -51,6 +51,9 @@ func TestAccount(t *testing.T) {
 	g.Expect(account(nil, arrived).err()).To(MatchError(ContainSubstring("1 calls could not be read")))
 	g.Expect(call(t, server.URL+"/gone", "evt_5", "{}")).To(Equal(http.StatusGone))
 	g.Expect(account(nil, arrived).gone).To(HaveLen(1))
+	arrived.gone = append(arrived.gone, arrived.gone[0].Add(time.Minute))
+	g.Expect(account(nil, arrived).err()).To(MatchError(ContainSubstring("/gone was called for 1m0s, after it had answered 410")))
+	arrived.gone = nil
 	g.Expect(call(t, server.URL+"/limited", "evt_6", "{}")).To(Equal(http.StatusOK))
 	g.Expect(account(nil, arrived).limited).To(Equal(1))
 	call(t, hook, "evt_7", body(contactSubscribed, "bob@example.com"))
@@ -124,5 +127,5 @@ func TestPosterTriesAgain(t *testing.T) {
 	g.Expect(p.accepted()[0].email).To(Equal("ada@example.com"))
 	g.Expect(p.refused).To(Equal(map[string]int{"503": 1}))
 	told := report(p, account(p.accepted(), newArrivals()), []observation{{fault: fault{name: "kill one"}, settled: time.Now()}})
-	g.Expect(told).To(And(ContainSubstring("| 1 | 2 | 2 | 0 | 0 | 0 | 0 | 0 |"), ContainSubstring("503 1 times"), ContainSubstring("| kill one | 0.0 s |")))
+	g.Expect(told).To(And(ContainSubstring("| 1 | 2 | 2 | 0 | 0 | 0 | 0 | 0, 0.0 s |"), ContainSubstring("503 1 times"), ContainSubstring("| kill one | 0.0 s |")))
 }

@@ -43,7 +43,7 @@ func (p *preparedDB) statement(ctx context.Context, query string) *sql.Stmt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known = p.prepared[query]; known != nil { // somebody was quicker
-		_ = statement.Close() // nothing was done with it
+		_ = statement.Close() //nolint:sqlclosecheck // now, for nothing was done with it
 		return known
 	}
 	p.prepared[query] = statement
@@ -52,7 +52,7 @@ func (p *preparedDB) statement(ctx context.Context, query string) *sql.Stmt {
 
 // QueryContext is sql.DB's.
 func (p *preparedDB) QueryContext(ctx context.Context, query string, arguments ...any) (*sql.Rows, error) {
-	if statement := p.statement(ctx, query); statement != nil {
+	if statement := p.statement(ctx, query); statement != nil { //nolint:sqlclosecheck // it stays prepared
 		return statement.QueryContext(ctx, arguments...)
 	}
 	return p.DB.QueryContext(ctx, query, arguments...)
@@ -60,7 +60,7 @@ func (p *preparedDB) QueryContext(ctx context.Context, query string, arguments .
 
 // QueryRowContext is sql.DB's.
 func (p *preparedDB) QueryRowContext(ctx context.Context, query string, arguments ...any) *sql.Row {
-	if statement := p.statement(ctx, query); statement != nil {
+	if statement := p.statement(ctx, query); statement != nil { //nolint:sqlclosecheck // it stays prepared
 		return statement.QueryRowContext(ctx, arguments...)
 	}
 	return p.DB.QueryRowContext(ctx, query, arguments...)
