@@ -106,6 +106,9 @@ var (
 func account(calls []receiver.Call) (map[about]string, error) {
 	ids, arrived := map[about]string{}, map[about]string{}
 	for _, call := range calls {
+		if call.Headers["postbus-test"] != "" { // it is about nobody
+			continue
+		}
 		email, event := emailIn.FindStringSubmatch(call.Body), eventIn.FindStringSubmatch(call.Body)
 		if email == nil || event == nil {
 			return nil, fmt.Errorf("read the call %s: no address or type in its body", call.Headers["webhook-id"])
@@ -130,6 +133,9 @@ func checkReplay(calls []receiver.Call) error {
 	}
 	events := map[string][]string{}
 	for _, call := range calls {
+		if call.Headers["postbus-test"] != "" { // it is about nobody
+			continue
+		}
 		email, event := emailIn.FindStringSubmatch(call.Body), eventIn.FindStringSubmatch(call.Body)
 		if email == nil || event == nil || call.Header().Get("postbus-replay") != "true" {
 			return fmt.Errorf("the call %s is no replay of an event", call.Headers["webhook-id"])

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
@@ -25,6 +27,7 @@ const (
 	callbackWithin = time.Second
 	mailWithin     = 2 * time.Second
 	statusWithin   = 2 * time.Second
+	reachedWithin  = 30 * time.Second
 	// retryWithin is the second interval of the sample, which a retry may just
 	// have begun to wait for, with room for the status.
 	retryWithin = 10 * time.Second
@@ -111,6 +114,7 @@ func freeAddress(ctx context.Context) (string, error) {
 func (t *storyteller) steps() []step {
 	return []step{
 		{"the samples are applied; the key and the subscription become Ready", t.apply},
+		{"test events are asked for by an annotation, until one reaches the callback", t.test},
 		{"a contact is posted and answered with 200; its callback arrives within 1 s with a good signature", t.deliver},
 		{"double opt-in is asked for: within 2 s the mail is there; its link confirms, and a callback tells of Recipient", t.optIn},
 		{"the receiver answers 500: within 2 s the status is Failing, with failingSince", t.fail},
@@ -130,6 +134,25 @@ func (t *storyteller) apply(ctx context.Context) error {
 	key, err := os.ReadFile(t.settings.keyFile)
 	t.key = string(key)
 	return err
+}
+
+// test asks again where the way to the callback is not open yet: a Service is not
+// known on every node at once.
+func (t *storyteller) test(ctx context.Context) error {
+	subscription := &v1alpha1.WebhookSubscription{}
+	subscription.Namespace, subscription.Name = sampleSubscription.Namespace, sampleSubscription.Name
+	return eventually(ctx, reachedWithin, func(ctx context.Context) error {
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationTest, rand.Text())
+		if err := t.client.Patch(ctx, subscription, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+			return fmt.Errorf("ask for a test event: %w", err)
+		}
+		return eventually(ctx, statusWithin, func(context.Context) error {
+			if len(t.receiver.Calls()) == 0 {
+				return errors.New("no test event arrived")
+			}
+			return nil
+		})
+	})
 }
 
 func (t *storyteller) deliver(ctx context.Context) error {
@@ -311,7 +334,7 @@ func (t *storyteller) reactivate(ctx context.Context) error {
 	subscription.Namespace, subscription.Name = sampleSubscription.Namespace, sampleSubscription.Name
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q,%q:"true"}}}`,
 		v1alpha1.AnnotationReactivate, time.Now().Format(time.RFC3339), v1alpha1.AnnotationReplayEvents)
-	if err := t.client.Patch(ctx, subscription, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
+	if err := t.client.Patch(ctx, subscription, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 		return fmt.Errorf("annotate the subscription: %w", err)
 	}
 	before := len(t.receiver.Calls())
@@ -389,7 +412,7 @@ func (t *storyteller) setSuspend(ctx context.Context, suspend bool) error {
 	patch := fmt.Sprintf(`{"spec":{"suspend":%t}}`, suspend)
 	subscription := &v1alpha1.WebhookSubscription{}
 	subscription.Namespace, subscription.Name = sampleSubscription.Namespace, sampleSubscription.Name
-	if err := t.client.Patch(ctx, subscription, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
+	if err := t.client.Patch(ctx, subscription, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 		return fmt.Errorf("patch spec.suspend: %w", err)
 	}
 	return nil
