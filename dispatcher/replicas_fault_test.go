@@ -178,7 +178,7 @@ func testMailsOfReplicas(t *testing.T, r *rig) {
 	r.optIn("ada@example.com", nil)
 	g.Eventually(func() []string { return recipients(server) }, patience).Should(ConsistOf("ada@example.com", "ops@example.com"))
 	owner := ownerOf(store.MailKey(r.list()), []string{"a", "b"})
-	g.Expect(replicas[owner].owned()).To(BeNumerically(">", 0))
+	g.Eventually(replicas[owner].owned, patience).Should(BeNumerically(">", 0))
 
 	replicas[owner].stop()
 	r.optIn("grace@example.com", nil)

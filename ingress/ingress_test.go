@@ -83,14 +83,27 @@ type fixture struct {
 	stopped chan error
 }
 
-// start runs ingress until the test ends.
+// start runs ingress, which sees the objects of the test, until that ends.
 func start(t *testing.T, change ...func(*ingress.Options)) *fixture {
 	t.Helper()
-	g := NewWithT(t)
 	requirePlane(t)
+	namespace := plane.Namespace(t)
+	return startIn(t, namespace, startCache(t, namespace), change...)
+}
+
+// startEverywhere is start for tests that have lists in several namespaces.
+func startEverywhere(t *testing.T, change ...func(*ingress.Options)) *fixture {
+	t.Helper()
+	requirePlane(t)
+	return startIn(t, plane.Namespace(t), startCache(t, metav1.NamespaceAll), change...)
+}
+
+func startIn(t *testing.T, namespace string, objects client.Reader, change ...func(*ingress.Options)) *fixture {
+	t.Helper()
+	g := NewWithT(t)
 	f := &fixture{
-		namespace: plane.Namespace(t),
-		objects:   startCache(t),
+		namespace: namespace,
+		objects:   objects,
 		registry:  prometheus.NewRegistry(),
 		logs:      &logBuffer{},
 		stopped:   make(chan error, 1),
@@ -136,10 +149,10 @@ func (f *fixture) closeStore(t *testing.T) {
 	f.closing.Do(func() { NewWithT(t).Expect(f.store.Close()).To(Succeed()) })
 }
 
-func startCache(t *testing.T) client.Reader {
+func startCache(t *testing.T, namespace string) client.Reader {
 	t.Helper()
 	g := NewWithT(t)
-	objects, err := kube.NewCache(t.Context(), plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
+	objects, err := kube.NewCacheOf(t.Context(), namespace, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
 	g.Expect(err).NotTo(HaveOccurred())
 	stopped := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -133,7 +133,7 @@ func TestKeysThatMayNot(t *testing.T) {
 // TestKeyWritesToItsOwnListOnly uses one name for lists of two namespaces.
 func TestKeyWritesToItsOwnListOnly(t *testing.T) {
 	g := NewWithT(t)
-	f := start(t)
+	f := startEverywhere(t)
 	other := &fixture{namespace: plane.Namespace(t), objects: f.objects, store: f.store}
 	g.Expect(plane.Client.Create(t.Context(), newsletter(other.namespace))).To(Succeed())
 	key := other.issue(t, "website-form", nil)

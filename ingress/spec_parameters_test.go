@@ -138,7 +138,7 @@ func refusedMailing(key string) specRow {
 
 // TestSpecMailings has the row of doimailing for lists that declare others.
 func TestSpecMailings(t *testing.T) {
-	f := start(t)
+	f := startEverywhere(t)
 	for name, row := range map[string]struct {
 		mailings []v1alpha1.OptInMailing
 		rows     map[string]specRow
@@ -168,7 +168,7 @@ func TestSpecMailings(t *testing.T) {
 }
 
 func TestSpecExternalIDIsUnique(t *testing.T) {
-	f := start(t)
+	f := startEverywhere(t)
 	other := f.another(t, func(*v1alpha1.ContactList) {})
 	for name, form := range forms {
 		t.Run(name, func(t *testing.T) {

@@ -67,7 +67,7 @@ func TestSpecRules(t *testing.T) {
 // TestSpecResendPolicies has the rule about a second mailing: what was before,
 // and which policy sends one then.
 func TestSpecResendPolicies(t *testing.T) {
-	f := start(t)
+	f := startEverywhere(t)
 	asked, confirmed := []string{"doi", "true"}, []string{"permission", "4"}
 	for policy, sends := range map[v1alpha1.ResendPolicy]struct{ known, asked, confirmed, confirmedAndAsked bool }{
 		v1alpha1.ResendNever:       {known: true},
@@ -109,7 +109,7 @@ func TestSpecResendPolicies(t *testing.T) {
 // TestSpecResendInterval asks again within the list's interval, and behind it.
 func TestSpecResendInterval(t *testing.T) {
 	var clock atomic.Pointer[time.Time]
-	f := start(t, func(options *ingress.Options) { options.Now = func() time.Time { return *clock.Load() } })
+	f := startEverywhere(t, func(options *ingress.Options) { options.Now = func() time.Time { return *clock.Load() } })
 	clock.Store(&now)
 	for name, interval := range map[string]time.Duration{"by default": 5 * time.Minute, "as the list says": time.Hour} {
 		list := f.another(t, func(list *v1alpha1.ContactList) {

@@ -44,9 +44,15 @@ func NewScheme() *runtime.Scheme {
 // ApiKeys if they are among them. It asks for no right but to read them. The
 // caller starts it.
 func NewCache(ctx context.Context, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
+	return NewCacheOf(ctx, metav1.NamespaceAll, config, kinds...)
+}
+
+// NewCacheOf is NewCache for the objects of one namespace.
+func NewCacheOf(ctx context.Context, namespace string, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
 	objects, err := cache.New(config, cache.Options{
-		Scheme:           NewScheme(),
-		DefaultTransform: cache.TransformStripManagedFields(),
+		Scheme:            NewScheme(),
+		DefaultTransform:  cache.TransformStripManagedFields(),
+		DefaultNamespaces: map[string]cache.Config{namespace: {}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the informer cache: %w", err)

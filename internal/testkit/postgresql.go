@@ -211,7 +211,7 @@ func (p *PostgreSQL) command(program string, arguments ...string) error {
 
 // settings are the server's, beside its port.
 func (p *PostgreSQL) settings() string {
-	return fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off -c max_connections=200 -c shared_buffers=32MB",
+	return fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off -c max_connections=500 -c shared_buffers=32MB",
 		p.Port, p.folder)
 }
 
