@@ -35,6 +35,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	g := NewWithT(t)
 	const contacts, callers, kills = 20000, 32, 3
 	i := newInstallation(t)
+	i.program = asShipped(t)
 	receiver := testkit.NewReceiver(t)
 	objects := declare(t, receiver.URL())
 	process := i.start()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"io"
@@ -51,6 +52,7 @@ type installation struct {
 	ingress, metrics string
 	leases           string   // where its controller's Lease is; none waits for that of another, which was killed
 	flags            []string // beside the usual ones
+	program          string   // the test's own where it is empty
 }
 
 func newInstallation(t *testing.T) *installation {
@@ -95,10 +97,25 @@ type child struct {
 	err    error // of its end, once exited is closed
 }
 
+// asShipped builds postbus without the race detector, for a test that needs its
+// speed, and returns the program's path.
+func asShipped(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "postbus")
+	built, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred(), "%s", built)
+	return program
+}
+
 // start starts postbus with these arguments.
 func start(t *testing.T, arguments ...string) *child {
 	t.Helper()
-	c := &child{t: t, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], arguments...), exited: make(chan struct{})}
+	return startProgram(t, os.Args[0], arguments...)
+}
+
+func startProgram(t *testing.T, program string, arguments ...string) *child {
+	t.Helper()
+	c := &child{t: t, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), program, arguments...), exited: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), asPostbus+"=1", "GORACE=atexit_sleep_ms=0") // by default, the race detector takes a second more to end
 	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
 	NewWithT(t).Expect(c.cmd.Start()).To(Succeed())
@@ -137,7 +154,7 @@ func (i *installation) arguments(more ...string) []string {
 // start starts postbus standalone and returns when it is ready.
 func (i *installation) start() *child {
 	i.t.Helper()
-	c := start(i.t, i.arguments()...)
+	c := startProgram(i.t, cmp.Or(i.program, os.Args[0]), i.arguments()...)
 	i.waitUntilReady()
 	return c
 }

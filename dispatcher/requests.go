@@ -272,10 +272,10 @@ func (r *runner) planEvent(ctx context.Context, s *subscription, cursor int64, r
 	switch {
 	case len(found) == 0 || found[0].ID != request.EventID || found[0].List.Namespace != r.key.Namespace:
 		return replayPlan{refusal: "The log has no event of this id."}, nil
-	case position > cursor:
-		return replayPlan{refusal: "The event was not sent yet, and will be without a replay."}, nil
 	case !s.wants(&found[0]):
 		return replayPlan{refusal: "The event is none that the subscription asks for."}, nil
+	case position > cursor:
+		return replayPlan{refusal: "The event was not sent yet, and will be without a replay."}, nil
 	}
 	return replayPlan{
 		of:   v1alpha1.ReplayOfEvent,
