@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/internal/store/batch"
+)
+
+func TestParse(t *testing.T) {
+	for name, row := range map[string]struct {
+		arguments []string
+		error     string
+	}{
+		"nothing":          {nil, ""},
+		"an even number":   {[]string{"--rounds=4"}, "--rounds is 4, it must be odd"},
+		"no expression":    {[]string{"--figures=("}, "--figures: "},
+		"an argument more": {[]string{"all"}, `unexpected argument "all"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(row.arguments)
+			if row.error == "" {
+				NewWithT(t).Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(row.error)))
+		})
+	}
+}
+
+func TestReport(t *testing.T) {
+	g := NewWithT(t)
+	results := []result{{
+		figure:   figure{name: "accepting", unit: "contacts/s", bar: 0.5},
+		measured: []float64{100, 300, 200}, limits: []float64{400, 500, 300}, ratios: []float64{0.25, 0.6, 0.67},
+	}}
+	path := filepath.Join(t.TempDir(), "benchmarks.md")
+	g.Expect(os.WriteFile(path, []byte("# Before\n"), 0o600)).To(Succeed())
+	g.Expect(writeReport(path, 3, results)).To(MatchError(ContainSubstring("has no marks")))
+
+	text := "# Before\n" + beginMark + "old\n" + endMark + "After\n"
+	g.Expect(os.WriteFile(path, []byte(text), 0o600)).To(Succeed())
+	g.Expect(writeReport(path, 3, results)).To(Succeed())
+	g.Expect(writeReport(path, 3, results)).To(Succeed(), "again")
+	written, err := os.ReadFile(path)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(string(written)).To(And(HavePrefix("# Before\n"), HaveSuffix("After\n"), Not(ContainSubstring("old"))))
+	g.Expect(strings.Count(string(written), "| accepting | 200 (100–300) contacts/s | 400 (300–500) | 0.60 (0.25–0.67) | 0.50 |\n")).To(Equal(1))
+}
+
+func TestLoad(t *testing.T) {
+	g := NewWithT(t)
+	var calls atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if calls.Add(1); request.URL.Path == "/down" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	perSecond, err := load(t.Context(), 4, 100, func(int) posted { return posted{url: server.URL} })
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(perSecond).To(BeNumerically(">", 0))
+	g.Expect(calls.Load()).To(BeEquivalentTo(100))
+	_, err = load(t.Context(), 4, 100, func(int) posted { return posted{url: server.URL + "/down"} })
+	g.Expect(err).To(MatchError(ContainSubstring("answers 503")))
+}
+
+func TestReceiver(t *testing.T) {
+	g := NewWithT(t)
+	r := newReceiver()
+	server := httptest.NewServer(r)
+	defer server.Close()
+	arrived := r.expect(50)
+	_, err := load(t.Context(), 4, 50, func(n int) posted { return posted{url: server.URL, body: fmt.Sprint("n", n)} })
+	g.Expect(err).NotTo(HaveOccurred())
+	perSecond, err := arrived(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(perSecond).To(BeNumerically(">", 0))
+	g.Expect(string(r.lastBody())).To(HavePrefix("n"))
+}
+
+// The limit of accepting writes what it is posted, once each.
+func TestBareServer(t *testing.T) {
+	g := NewWithT(t)
+	store, err := openBare(t.Context(), filepath.Join(t.TempDir(), "bare.db"))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(store.db.Close()).To(Succeed()) }()
+	queue := batch.NewQueue(func(rows []*bareRow) { store.write(t.Context(), rows) })
+	server := httptest.NewServer(bareHandler(queue))
+	defer server.Close()
+	for _, contentType := range []string{"application/json", "application/x-www-form-urlencoded"} {
+		_, err := load(t.Context(), 4, 60, func(n int) posted {
+			call := posted{url: server.URL + contactPath, contentType: contentType, body: fmt.Sprintf("email=%d@example.com", n%40)}
+			if contentType == "application/json" {
+				call.body = fmt.Sprintf(`{"email":"%d@example.com"}`, n%20)
+			}
+			return call
+		})
+		g.Expect(err).NotTo(HaveOccurred())
+	}
+	queue.Close()
+	var contacts, events, counted int
+	g.Expect(store.db.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM contacts), (SELECT count(*) FROM events), contacts FROM lists`).
+		Scan(&contacts, &events, &counted)).To(Succeed())
+	g.Expect([]int{contacts, events, counted}).To(Equal([]int{40, 80, 40}))
+}

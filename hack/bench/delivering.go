@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+)
+
+const (
+	// deliveredCalls is how many calls a round has at least.
+	deliveredCalls = 20_000
+	// inFlight is how many calls a subscription may have under way: the default of
+	// rateLimit.maxInFlight.
+	inFlight = 64
+)
+
+// delivering is how many calls a second subscriptions get that match every event,
+// when events wait for them. Its limit is a client that posts the same body to the
+// same receiver, with as many calls at a time.
+func delivering(subscriptions int) figure {
+	f := figure{name: fmt.Sprintf("delivering: %d subscriptions", subscriptions), unit: "calls/s"}
+	if subscriptions == 1 {
+		f.name, f.bar = "delivering: 1 subscription", 0.8
+	}
+	f.prepare = func(ctx context.Context, p *plane) (subject, error) {
+		s := &deliveringSubject{subscriptions: subscriptions, events: max(deliveredCalls/subscriptions, 200), receiver: newReceiver()}
+		if err := s.prepare(ctx, p); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		return s, nil
+	}
+	return f
+}
+
+// deliveringSubject is Postbus with subscriptions, and their receiver.
+type deliveringSubject struct {
+	subscriptions int
+	// events is how many contacts a round posts, with an event each.
+	events    int
+	installed *installation
+	receiver  *receiver
+	server    *http.Server
+	url       string // of the receiver
+	posted    int
+}
+
+func (s *deliveringSubject) prepare(ctx context.Context, p *plane) (err error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for calls: %w", err)
+	}
+	s.url = "http://" + listener.Addr().String()
+	s.server = &http.Server{Handler: s.receiver} //nolint:gosec // it is called by this benchmark alone
+	go func() { _ = s.server.Serve(listener) }()
+	if s.installed, err = p.install(ctx); err != nil {
+		return err
+	}
+	for n := range s.subscriptions {
+		if err := s.subscribe(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscribe makes a subscription that waits, and returns once it is accepted.
+func (s *deliveringSubject) subscribe(ctx context.Context, n int) error {
+	subscription := &v1alpha1.WebhookSubscription{ObjectMeta: s.installed.named("hook-" + strconv.Itoa(n))}
+	subscription.Spec = v1alpha1.WebhookSubscriptionSpec{
+		App: "bench", Suspend: new(true), Events: []v1alpha1.EventType{contact.EventCreate},
+		Callback: v1alpha1.Callback{URL: s.url},
+	}
+	if err := s.installed.plane.client.Create(ctx, subscription); err != nil {
+		return fmt.Errorf("create a subscription: %w", err)
+	}
+	return s.installed.await(ctx, subscription, func() bool {
+		return meta.IsStatusConditionTrue(subscription.Status.Conditions, v1alpha1.ConditionAccepted)
+	})
+}
+
+// measure has events wait, and then all subscriptions go on.
+func (s *deliveringSubject) measure(ctx context.Context) (float64, error) {
+	if err := s.suspend(ctx, true); err != nil {
+		return 0, err
+	}
+	first := s.posted
+	s.posted += s.events
+	_, err := load(ctx, inFlight, s.events, func(n int) posted {
+		return posted{
+			url: s.installed.ingress + contactPath, contentType: "application/x-www-form-urlencoded",
+			body: fmt.Sprintf("key=%s&email=contact-%d@example.com&permission=2", s.installed.key, first+n),
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	arrived := s.receiver.expect(s.events * s.subscriptions)
+	if err := s.suspend(ctx, false); err != nil {
+		return 0, err
+	}
+	return arrived(ctx)
+}
+
+// suspend suspends or resumes all subscriptions, and returns once their status says
+// so.
+func (s *deliveringSubject) suspend(ctx context.Context, suspended bool) error {
+	for n := range s.subscriptions {
+		subscription := &v1alpha1.WebhookSubscription{ObjectMeta: s.installed.named("hook-" + strconv.Itoa(n))}
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"suspend":%t}}`, suspended))
+		if err := s.installed.plane.client.Patch(ctx, subscription, patch); err != nil {
+			return fmt.Errorf("patch spec.suspend: %w", err)
+		}
+	}
+	if !suspended {
+		return nil
+	}
+	for n := range s.subscriptions {
+		subscription := &v1alpha1.WebhookSubscription{ObjectMeta: s.installed.named("hook-" + strconv.Itoa(n))}
+		err := s.installed.await(ctx, subscription, func() bool { return subscription.Status.State == v1alpha1.StateSuspended })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limit has a bare client make as many calls.
+func (s *deliveringSubject) limit(ctx context.Context) (float64, error) {
+	body := filepath.Join(s.installed.folder, "body")
+	if err := os.WriteFile(body, s.receiver.lastBody(), 0o600); err != nil {
+		return 0, fmt.Errorf("write the body of the calls: %w", err)
+	}
+	calls := s.events * s.subscriptions
+	arrived := s.receiver.expect(calls)
+	command := exec.CommandContext(ctx, "/proc/self/exe", bareClientCommand, "--url="+s.url, "--body="+body,
+		"--calls="+strconv.Itoa(calls), "--callers="+strconv.Itoa(min(inFlight*s.subscriptions, maxCallers)))
+	command.Stderr = os.Stderr
+	if err := command.Run(); err != nil {
+		return 0, fmt.Errorf("run the bare client: %w", err)
+	}
+	return arrived(ctx)
+}
+
+func (s *deliveringSubject) close() error {
+	var errs []error
+	if s.installed != nil {
+		errs = append(errs, s.installed.close())
+	}
+	if s.server != nil {
+		errs = append(errs, s.server.Close())
+	}
+	return errors.Join(errs...)
+}

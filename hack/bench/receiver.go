@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// receiver takes calls, and tells how fast they came.
+type receiver struct {
+	mu          sync.Mutex
+	body        []byte
+	wanted, got int
+	first, last time.Time
+	all         chan struct{}
+}
+
+func newReceiver() *receiver { return &receiver{} }
+
+// ServeHTTP takes a call.
+func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	body, err := io.ReadAll(request.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.body = body
+	r.got++
+	r.last = time.Now()
+	switch r.got {
+	case 1:
+		r.first = r.last
+	case r.wanted:
+		close(r.all)
+	}
+}
+
+// lastBody returns the body of the last call.
+func (r *receiver) lastBody() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.body)
+}
+
+// expect begins to count, and returns what waits for so many calls and tells how many
+// came in a second, from the first to the last. There must be two at least.
+func (r *receiver) expect(calls int) func(context.Context) (float64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted, r.got, r.all = calls, 0, make(chan struct{})
+	all := r.all
+	return func(ctx context.Context) (float64, error) {
+		select {
+		case <-all:
+		case <-time.After(5 * time.Minute):
+			return 0, fmt.Errorf("only %d of %d calls arrived", r.count(), calls)
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return float64(calls-1) / r.last.Sub(r.first).Seconds(), nil
+	}
+}
+
+func (r *receiver) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got
+}
