@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"postbus.dev/postbus/hack/devenv/process"
 )
@@ -23,6 +22,7 @@ const contactPath = "/webhooks/contacts/email"
 
 // acceptingCase is how contacts are posted.
 type acceptingCase struct {
+	engine  engine
 	callers int
 	format  string
 	// known posts the same addresses in each round, which changes nothing.
@@ -36,12 +36,12 @@ func accepting(c acceptingCase) figure {
 	if c.known {
 		addresses = "known addresses"
 	}
-	f := figure{name: fmt.Sprintf("accepting: %d callers, %s, %s", c.callers, addresses, c.format), unit: "contacts/s"}
+	f := figure{name: fmt.Sprintf("accepting, %s: %d callers, %s, %s", c.engine, c.callers, addresses, c.format), unit: "contacts/s"}
 	if c.callers == 64 && c.format == formFormat && !c.known {
 		f.bar = 0.5
 	}
 	f.prepare = func(ctx context.Context, p *plane) (subject, error) {
-		installed, err := p.install(ctx)
+		installed, err := p.install(ctx, c.engine)
 		if err != nil {
 			return nil, err
 		}
@@ -69,10 +69,14 @@ func (s *acceptingSubject) startBare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	store, err := s.installed.plane.newStore(ctx, s.engine, "bare")
+	if err != nil {
+		return err
+	}
 	s.bareURL = "http://" + address
 	s.bare, err = s.installed.plane.run(ctx, process.Command{
 		Name: "bare-server-" + s.installed.namespace, Path: "/proc/self/exe",
-		Args: []string{bareServerCommand, "--address=" + address, "--store=" + filepath.Join(s.installed.folder, "bare.db")},
+		Args: []string{bareServerCommand, "--address=" + address, store.bareFlag()},
 	}, s.bareURL)
 	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"postbus.dev/postbus/internal/store/batch"
-	"postbus.dev/postbus/internal/store/sqlite"
 )
 
 // bareServerCommand runs the limit of accepting: net/http, and a commit of the rows
@@ -32,26 +30,32 @@ type bareRow struct {
 	err   error
 }
 
-// bareStore writes rows into a store's file.
-type bareStore struct {
-	db                           *sql.DB
-	find, contact, event, counts *sql.Stmt
-	position                     int64
+// bareStore is what a bare server commits to.
+type bareStore interface {
+	// commit makes rows durable, all or none of them. A contact that is known is left
+	// as it is.
+	commit(ctx context.Context, rows []*bareRow) error
+	Close() error
 }
 
 func bareServer(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet(bareServerCommand, flag.ContinueOnError)
 	address := flags.String("address", "", "`address` to listen on")
-	file := flags.String("store", "", "`file` to write into, which must not exist")
+	file := flags.String("store", "", "`file` of SQLite to write into, which must not exist")
+	dsnFile := flags.String("dsn-file", "", "`file` with the connection string of a database of PostgreSQL to write into, which must be empty")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	store, err := openBare(ctx, *file)
+	open := func() (bareStore, error) { return openBareSQLite(ctx, *file) }
+	if *dsnFile != "" {
+		open = func() (bareStore, error) { return openBarePostgreSQL(ctx, *dsnFile) }
+	}
+	store, err := open()
 	if err != nil {
 		return err
 	}
-	defer store.db.Close()
-	queue := batch.NewQueue(func(rows []*bareRow) { store.write(ctx, rows) })
+	defer store.Close()
+	queue := batch.NewQueue(func(rows []*bareRow) { commit(ctx, store, rows) })
 	defer queue.Close()
 	server := &http.Server{Addr: *address, ReadHeaderTimeout: time.Minute, Handler: bareHandler(queue)}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
@@ -85,72 +89,16 @@ func bareHandler(queue *batch.Queue[*bareRow]) http.Handler {
 	return mux
 }
 
-// openBare has the store's own engine make its tables, and opens the file beside it.
-func openBare(ctx context.Context, file string) (*bareStore, error) {
-	made, err := sqlite.Open(ctx, file)
-	if err != nil {
-		return nil, err
-	}
-	if err := made.Close(); err != nil {
-		return nil, err
-	}
-	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)")
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", file, err)
-	}
-	db.SetMaxOpenConns(1)
-	s := &bareStore{db: db}
-	for text, statement := range map[string]**sql.Stmt{
-		`SELECT id FROM contacts WHERE namespace = 'bench' AND list = 'newsletter' AND address = ?`:                &s.find,
-		`INSERT INTO contacts (namespace, list, address, revision, state) VALUES ('bench', 'newsletter', ?, 1, ?)`: &s.contact,
-		`INSERT INTO events (position, id, namespace, list, address, type, source, time, payload)
-			VALUES (?, ?, 'bench', 'newsletter', ?, ?, 'API', 1795000000000000000, ?)`: &s.event,
-		`INSERT INTO lists VALUES ('bench', 'newsletter', ?1, ?1)
-			ON CONFLICT DO UPDATE SET contacts = contacts + ?1, subscribed = subscribed + ?1`: &s.counts,
-	} {
-		if *statement, err = db.PrepareContext(ctx, text); err != nil {
-			return nil, errors.Join(fmt.Errorf("prepare: %w", err), db.Close())
-		}
-	}
-	return s, nil
-}
-
-// write commits rows, and gives each its error.
-func (s *bareStore) write(ctx context.Context, rows []*bareRow) {
-	err := s.commit(ctx, rows)
+// commit commits rows, and gives each its error.
+func commit(ctx context.Context, store bareStore, rows []*bareRow) {
+	err := store.commit(ctx, rows)
 	for _, row := range rows {
 		row.err = err
 	}
 }
 
-func (s *bareStore) commit(ctx context.Context, rows []*bareRow) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // it does nothing after the commit
-	find, contact := tx.StmtContext(ctx, s.find), tx.StmtContext(ctx, s.contact)
-	event, counts := tx.StmtContext(ctx, s.event), tx.StmtContext(ctx, s.counts)
-	for _, row := range rows {
-		var known int64
-		if err := find.QueryRowContext(ctx, row.email).Scan(&known); err == nil {
-			continue
-		} else if !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		if _, err := contact.ExecContext(ctx, row.email, bareState); err != nil {
-			return err
-		}
-		for _, kind := range []string{"contact.created", "contact.subscribed"} {
-			s.position++
-			id := fmt.Sprintf("evt_%016x_0123456789ABCDEF", s.position)
-			if _, err := event.ExecContext(ctx, s.position, id, row.email, kind, barePayload); err != nil {
-				return err
-			}
-		}
-		if _, err := counts.ExecContext(ctx, 1); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}
+// bareEvents are the types of the events that a new contact has.
+var bareEvents = []string{"Create", "Subscribe"}
+
+// bareEventID is as long as an event's id.
+func bareEventID(position int64) string { return fmt.Sprintf("evt_%016x_0123456789ABCDEF", position) }

@@ -13,6 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"postbus.dev/postbus/internal/store/batch"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 func TestParse(t *testing.T) {
@@ -38,22 +39,25 @@ func TestParse(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	g := NewWithT(t)
-	results := []result{{
+	r := report{rounds: 3, results: []result{{
 		figure:   figure{name: "accepting", unit: "contacts/s", bar: 0.5},
 		measured: []float64{100, 300, 200}, limits: []float64{400, 500, 300}, ratios: []float64{0.25, 0.6, 0.67},
-	}}
+	}}, latencies: []latencyResult{{
+		latency: latency{engine: sqliteEngine, perSecond: 200}, p50: []float64{1, 3, 2}, p95: []float64{5, 5, 5}, p99: []float64{9.06, 8, 10},
+	}}}
 	path := filepath.Join(t.TempDir(), "benchmarks.md")
 	g.Expect(os.WriteFile(path, []byte("# Before\n"), 0o600)).To(Succeed())
-	g.Expect(writeReport(path, 3, results)).To(MatchError(ContainSubstring("has no marks")))
+	g.Expect(r.write(path)).To(MatchError(ContainSubstring("has no marks")))
 
 	text := "# Before\n" + beginMark + "old\n" + endMark + "After\n"
 	g.Expect(os.WriteFile(path, []byte(text), 0o600)).To(Succeed())
-	g.Expect(writeReport(path, 3, results)).To(Succeed())
-	g.Expect(writeReport(path, 3, results)).To(Succeed(), "again")
+	g.Expect(r.write(path)).To(Succeed())
+	g.Expect(r.write(path)).To(Succeed(), "again")
 	written, err := os.ReadFile(path)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(string(written)).To(And(HavePrefix("# Before\n"), HaveSuffix("After\n"), Not(ContainSubstring("old"))))
 	g.Expect(strings.Count(string(written), "| accepting | 200 (100–300) contacts/s | 400 (300–500) | 0.60 (0.25–0.67) | 0.50 |\n")).To(Equal(1))
+	g.Expect(string(written)).To(ContainSubstring("| latency, SQLite: 200 contacts a second | 2.0 (1.0–3.0) | 5.0 (5.0–5.0) | 9.1 (8.0–10.0) | 25 |\n"))
 }
 
 func TestLoad(t *testing.T) {
@@ -89,26 +93,51 @@ func TestReceiver(t *testing.T) {
 
 // The limit of accepting writes what it is posted, once each.
 func TestBareServer(t *testing.T) {
-	g := NewWithT(t)
-	store, err := openBare(t.Context(), filepath.Join(t.TempDir(), "bare.db"))
-	g.Expect(err).NotTo(HaveOccurred())
-	defer func() { g.Expect(store.db.Close()).To(Succeed()) }()
-	queue := batch.NewQueue(func(rows []*bareRow) { store.write(t.Context(), rows) })
-	server := httptest.NewServer(bareHandler(queue))
-	defer server.Close()
-	for _, contentType := range []string{"application/json", "application/x-www-form-urlencoded"} {
-		_, err := load(t.Context(), 4, 60, func(n int) posted {
-			call := posted{url: server.URL + contactPath, contentType: contentType, body: fmt.Sprintf("email=%d@example.com", n%40)}
-			if contentType == "application/json" {
-				call.body = fmt.Sprintf(`{"email":"%d@example.com"}`, n%20)
+	dsnFile := filepath.Join(t.TempDir(), "dsn")
+	for name, open := range map[engine]func(t *testing.T) (bareStore, error){
+		sqliteEngine: func(t *testing.T) (bareStore, error) {
+			return openBareSQLite(t.Context(), filepath.Join(t.TempDir(), "bare.db"))
+		},
+		postgresEngine: func(t *testing.T) (bareStore, error) {
+			NewWithT(t).Expect(os.WriteFile(dsnFile, []byte(testkit.NewPostgreSQL(t).Database(t)), 0o600)).To(Succeed())
+			return openBarePostgreSQL(t.Context(), dsnFile)
+		},
+	} {
+		t.Run(string(name), func(t *testing.T) {
+			g := NewWithT(t)
+			store, err := open(t)
+			g.Expect(err).NotTo(HaveOccurred())
+			defer func() { g.Expect(store.Close()).To(Succeed()) }()
+			queue := batch.NewQueue(func(rows []*bareRow) { commit(t.Context(), store, rows) })
+			server := httptest.NewServer(bareHandler(queue))
+			defer server.Close()
+			for _, contentType := range []string{"application/json", "application/x-www-form-urlencoded"} {
+				_, err := load(t.Context(), 4, 60, func(n int) posted {
+					call := posted{url: server.URL + contactPath, contentType: contentType, body: fmt.Sprintf("email=%d@example.com", n)}
+					if contentType == "application/json" {
+						call.body = fmt.Sprintf(`{"email":"%d@example.com"}`, n)
+					}
+					return call
+				})
+				g.Expect(err).NotTo(HaveOccurred())
 			}
-			return call
+			queue.Close()
+			g.Expect(countRows(t, store)).To(Equal([]int{60, 120, 60}))
 		})
-		g.Expect(err).NotTo(HaveOccurred())
 	}
-	queue.Close()
-	var contacts, events, counted int
-	g.Expect(store.db.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM contacts), (SELECT count(*) FROM events), contacts FROM lists`).
-		Scan(&contacts, &events, &counted)).To(Succeed())
-	g.Expect([]int{contacts, events, counted}).To(Equal([]int{40, 80, 40}))
+}
+
+// countRows returns how many contacts and events there are, and how many are counted.
+func countRows(t *testing.T, store bareStore) []int {
+	t.Helper()
+	const query = `SELECT (SELECT count(*) FROM contacts), (SELECT count(*) FROM events), contacts FROM lists`
+	counts := make([]int, 3)
+	into := []any{&counts[0], &counts[1], &counts[2]}
+	switch store := store.(type) {
+	case *bareSQLite:
+		NewWithT(t).Expect(store.QueryRowContext(t.Context(), query).Scan(into...)).To(Succeed())
+	case *barePostgreSQL:
+		NewWithT(t).Expect(store.conn.QueryRow(t.Context(), query).Scan(into...)).To(Succeed())
+	}
+	return counts
 }

@@ -29,13 +29,14 @@ const (
 // delivering is how many calls a second subscriptions get that match every event,
 // when events wait for them. Its limit is a client that posts the same body to the
 // same receiver, with as many calls at a time.
-func delivering(subscriptions int) figure {
-	f := figure{name: fmt.Sprintf("delivering: %d subscriptions", subscriptions), unit: "calls/s"}
+func delivering(e engine, subscriptions int) figure {
+	f := figure{name: fmt.Sprintf("delivering, %s: %d matching all", e, subscriptions), unit: "calls/s"}
 	if subscriptions == 1 {
-		f.name, f.bar = "delivering: 1 subscription", 0.8
+		f.bar = 0.8
 	}
 	f.prepare = func(ctx context.Context, p *plane) (subject, error) {
-		s := &deliveringSubject{subscriptions: subscriptions, events: max(deliveredCalls/subscriptions, 200), receiver: newReceiver()}
+		s := &deliveringSubject{engine: e, subscriptions: subscriptions, events: max(deliveredCalls/subscriptions, 200), receiver: newReceiver()}
+		s.handler = s.receiver
 		if err := s.prepare(ctx, p); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -46,11 +47,13 @@ func delivering(subscriptions int) figure {
 
 // deliveringSubject is Postbus with subscriptions, and their receiver.
 type deliveringSubject struct {
+	engine        engine
 	subscriptions int
 	// events is how many contacts a round posts, with an event each.
 	events    int
 	installed *installation
 	receiver  *receiver
+	handler   http.Handler // the receiver, or another
 	server    *http.Server
 	url       string // of the receiver
 	posted    int
@@ -62,9 +65,9 @@ func (s *deliveringSubject) prepare(ctx context.Context, p *plane) (err error) {
 		return fmt.Errorf("listen for calls: %w", err)
 	}
 	s.url = "http://" + listener.Addr().String()
-	s.server = &http.Server{Handler: s.receiver} //nolint:gosec // it is called by this benchmark alone
+	s.server = &http.Server{Handler: s.handler} //nolint:gosec // it is called by this benchmark alone
 	go func() { _ = s.server.Serve(listener) }()
-	if s.installed, err = p.install(ctx); err != nil {
+	if s.installed, err = p.install(ctx, s.engine); err != nil {
 		return err
 	}
 	for n := range s.subscriptions {
@@ -138,7 +141,7 @@ func (s *deliveringSubject) suspend(ctx context.Context, suspended bool) error {
 
 // limit has a bare client make as many calls.
 func (s *deliveringSubject) limit(ctx context.Context) (float64, error) {
-	body := filepath.Join(s.installed.folder, "body")
+	body := filepath.Join(s.installed.plane.folder, "body")
 	if err := os.WriteFile(body, s.receiver.lastBody(), 0o600); err != nil {
 		return 0, fmt.Errorf("write the body of the calls: %w", err)
 	}

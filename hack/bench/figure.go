@@ -28,14 +28,19 @@ type subject interface {
 // figures are all that there are.
 func figures() []figure {
 	var all []figure
-	for _, callers := range []int{1, 16, 64, 256} {
-		all = append(all, accepting(acceptingCase{callers: callers, format: formFormat}))
+	for _, e := range []engine{sqliteEngine, postgresEngine} {
+		for _, callers := range []int{1, 16, 64, 256} {
+			all = append(all, accepting(acceptingCase{engine: e, callers: callers, format: formFormat}))
+		}
+		all = append(all,
+			accepting(acceptingCase{engine: e, callers: 64, format: jsonFormat}),
+			accepting(acceptingCase{engine: e, callers: 64, format: formFormat, known: true}),
+		)
+		for _, subscriptions := range []int{1, 10, 100} {
+			all = append(all, delivering(e, subscriptions))
+		}
 	}
-	return append(all,
-		accepting(acceptingCase{callers: 64, format: jsonFormat}),
-		accepting(acceptingCase{callers: 64, format: formFormat, known: true}),
-		delivering(1), delivering(10), delivering(100),
-	)
+	return all
 }
 
 // result is what the rounds of a figure gave.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,16 +26,18 @@ const (
 type installation struct {
 	plane     *plane
 	namespace string
-	folder    string
+	store     storePlace
 	process   *process.Process
 	ingress   string // its URL
 	key       string
 }
 
-func (p *plane) install(ctx context.Context) (*installation, error) {
+func (p *plane) install(ctx context.Context, e engine) (_ *installation, err error) {
 	i := &installation{plane: p, namespace: p.nextNamespace()}
-	i.folder = filepath.Join(p.folder, i.namespace)
-	if err := errors.Join(os.Mkdir(i.folder, 0o700), i.start(ctx)); err != nil {
+	if i.store, err = p.newStore(ctx, e, "postbus"); err != nil {
+		return nil, err
+	}
+	if err := i.start(ctx); err != nil {
 		return nil, errors.Join(err, i.close())
 	}
 	return i, nil
@@ -56,7 +56,7 @@ func (i *installation) start(ctx context.Context) error {
 	i.process, err = i.plane.run(ctx, process.Command{
 		Name: i.namespace, Path: i.plane.postbus,
 		Args: []string{
-			"standalone", "--kubeconfig=" + i.plane.kubeconfig(), "--store=" + filepath.Join(i.folder, "postbus.db"),
+			"standalone", "--kubeconfig=" + i.plane.kubeconfig(), i.store.flag(),
 			"--ingress-address=" + ingress, "--metrics-address=" + metrics, "--lease-namespace=default",
 			"--allow-plain-http", "--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8",
 		},
@@ -122,7 +122,7 @@ func (i *installation) close() error {
 	if i.process != nil {
 		errs = append(errs, i.process.Stop(stopPatience))
 	}
-	return errors.Join(append(errs, os.RemoveAll(i.folder))...)
+	return errors.Join(errs...)
 }
 
 func (i *installation) awaitNoSubscriptions(ctx context.Context) error {

@@ -85,17 +85,28 @@ func measureAll(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.stop()) }()
-	var results []result
+	r := report{rounds: s.rounds}
 	for _, f := range figures() {
 		if !s.figures.MatchString(f.name) {
 			continue
 		}
-		r, err := measure(ctx, plane, f, s.rounds)
+		measured, err := measure(ctx, plane, f, s.rounds)
 		if err != nil {
 			return fmt.Errorf("measure %s: %w", f.name, err)
 		}
-		fmt.Fprintln(os.Stderr, r.row())
-		results = append(results, r)
+		fmt.Fprintln(os.Stderr, measured.row())
+		r.results = append(r.results, measured)
 	}
-	return writeReport(s.out, s.rounds, results)
+	for _, l := range latencies() {
+		if !s.figures.MatchString(l.name()) {
+			continue
+		}
+		measured, err := measureLatency(ctx, plane, l, s.rounds)
+		if err != nil {
+			return fmt.Errorf("measure %s: %w", l.name(), err)
+		}
+		fmt.Fprintln(os.Stderr, measured.row())
+		r.latencies = append(r.latencies, measured)
+	}
+	return r.write(s.out)
 }

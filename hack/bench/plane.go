@@ -16,6 +16,7 @@ import (
 	"postbus.dev/postbus/hack/devenv/cluster"
 	"postbus.dev/postbus/hack/devenv/process"
 	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 const (
@@ -31,8 +32,10 @@ type plane struct {
 	folder  string
 	cluster *cluster.Cluster
 	client  client.Client
-	// installations counts, so that each has a namespace of its own.
-	installations int
+	// server is started when it is needed first.
+	server *testkit.PostgreSQL
+	// installations and stores count, so that each has a name of its own.
+	installations, stores int
 }
 
 func startPlane(ctx context.Context, s settings) (*plane, error) {
@@ -66,6 +69,9 @@ func (p *plane) stop() error {
 	var errs []error
 	if p.cluster != nil {
 		errs = append(errs, p.cluster.Stop())
+	}
+	if p.server != nil {
+		errs = append(errs, p.server.Remove())
 	}
 	return errors.Join(append(errs, os.RemoveAll(p.folder))...)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,4 +74,46 @@ func (r *receiver) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.got
+}
+
+// arrivals is a receiver that notes when the event of each address came first.
+type arrivals struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// ServeHTTP takes a call in the format Standard.
+func (a *arrivals) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	now := time.Now()
+	var call struct {
+		Data struct{ Contact struct{ Email string } }
+	}
+	if err := json.NewDecoder(request.Body).Decode(&call); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.at[call.Data.Contact.Email]; !known {
+		a.at[call.Data.Contact.Email] = now
+	}
+}
+
+// await returns when the event of an address came.
+func (a *arrivals) await(ctx context.Context, address string) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		a.mu.Lock()
+		at, known := a.at[address]
+		a.mu.Unlock()
+		if known {
+			return at, nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return at, fmt.Errorf("no event of %s came: %w", address, ctx.Err())
+		}
+	}
 }

@@ -39,13 +39,28 @@ func (r result) row() string {
 		spreadOf(r.limits).number(0), spreadOf(r.ratios).number(2), bar)
 }
 
-// report is the table with what it was made by.
-func report(rounds int, results []result) string {
+// report is what was measured in one run.
+type report struct {
+	rounds    int
+	results   []result
+	latencies []latencyResult
+}
+
+// text is the tables with what they were made by.
+func (r report) text() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%d rounds, medians, and in brackets the least and the greatest. Made by %s on %s.\n\n", rounds, runtime.Version(), machine())
-	text.WriteString("| | Postbus | limit | ratio | bar |\n| --- | --- | --- | --- | --- |\n")
-	for _, r := range results {
-		text.WriteString(r.row() + "\n")
+	fmt.Fprintf(&text, "%d rounds, medians, and in brackets the least and the greatest. Made by %s on %s.\n", r.rounds, runtime.Version(), machine())
+	if len(r.results) > 0 {
+		text.WriteString("\n| | Postbus | limit | ratio | bar |\n| --- | --- | --- | --- | --- |\n")
+	}
+	for _, result := range r.results {
+		text.WriteString(result.row() + "\n")
+	}
+	if len(r.latencies) > 0 {
+		text.WriteString("\n| ms from post to callback | p50 | p95 | p99 | bar |\n| --- | --- | --- | --- | --- |\n")
+	}
+	for _, result := range r.latencies {
+		text.WriteString(result.row() + "\n")
 	}
 	return text.String()
 }
@@ -63,8 +78,8 @@ func machine() string {
 	return fmt.Sprintf("%d cores of %s, %s", runtime.NumCPU(), model, runtime.GOOS)
 }
 
-// writeReport puts the results between the marks of a file.
-func writeReport(path string, rounds int, results []result) error {
+// write puts the report between the marks of a file.
+func (r report) write(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read what gets the results: %w", err)
@@ -74,7 +89,7 @@ func writeReport(path string, rounds int, results []result) error {
 	if !begins || !ends {
 		return errors.New("write the results: " + path + " has no marks for them")
 	}
-	whole := slices.Concat(before, []byte(beginMark+"\n"+report(rounds, results)+"\n"+endMark), after)
+	whole := slices.Concat(before, []byte(beginMark+"\n"+r.text()+"\n"+endMark), after)
 	if err := os.WriteFile(path, whole, 0o644); err != nil {
 		return fmt.Errorf("write the results: %w", err)
 	}
