@@ -54,6 +54,7 @@ else
 KUBEBUILDER_ASSETS := $(CURDIR)/bin
 programs := bin
 needed := controlplane
+kubectl := bin/kubectl
 endif
 export KUBEBUILDER_ASSETS
 
@@ -91,7 +92,7 @@ bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy o
 	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
 
 .PHONY: e2e
-e2e: $(needed) ## Install, tell the story and uninstall, in the cluster of KUBECONFIG (IMAGE, STORY_IMAGE, DSN: see hack/e2e/run.sh)
+e2e: $(kubectl) ## Install, tell the story and uninstall, in the cluster of KUBECONFIG (IMAGE, STORY_IMAGE, DSN: see hack/e2e/run.sh)
 	@IMAGE="$(IMAGE)" hack/e2e/run.sh
 
 .PHONY: verify
@@ -110,7 +111,7 @@ image: ## The container image IMAGE for PLATFORMS, with what IMAGE_FLAGS says (-
 	$(DOCKER) buildx build --platform=$(PLATFORMS) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMAGE) $(IMAGE_FLAGS) .
 
 .PHONY: helm
-helm: $(needed) ## dist/helm/postbus: a chart made from config/default
+helm: $(kubectl) ## dist/helm/postbus: a chart made from config/default
 	@hack/build.sh bin/helm-chart hack/helm .
 	@bin/helm-chart --kubectl=$(KUBEBUILDER_ASSETS)/kubectl --version=$(VERSION)
 
@@ -122,6 +123,9 @@ sbom: bin/cyclonedx-gomod ## dist/postbus.cdx.json: what is in the binary, as Cy
 .PHONY: controlplane
 controlplane: ## bin/etcd, bin/kube-apiserver and bin/kubectl, once (minutes the first time)
 	@hack/controlplane/build.sh bin
+
+bin/kubectl:
+	@hack/controlplane/build.sh bin kubectl
 
 .PHONY: clean
 clean: ## Remove what was built and stored: bin/, dist/ and $(POSTBUS_DIR)/

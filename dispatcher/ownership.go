@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -30,14 +31,18 @@ func candidatesOf(living []string) (candidates []string) {
 }
 
 // ownerOf returns which of the candidates ought to own a row, by rendezvous hashing
-// (Thaler and Ravishankar, 1998): the one whose name and the row's key together have
-// the highest hash. So each candidate gets its even part of the rows, and one that
+// (Thaler and Ravishankar, 1998): the one whose name's hash and that of the row's key
+// together have the highest hash. So each candidate gets its even part of the rows, and one that
 // comes or goes moves no others than those that are its own. Empty when there is none.
 func ownerOf(key store.SubscriptionKey, candidates []string) (owner string) {
-	var highest uint64
+	var (
+		highest uint64
+		pair    [16]byte
+	)
+	binary.LittleEndian.PutUint64(pair[:8], xxhash.Sum64String(key.Namespace+"\x00"+key.Name)) // no name has a zero byte
 	for _, candidate := range candidates {
-		// No name has a zero byte, so two pairs never make one text.
-		hash := xxhash.Sum64String(key.Namespace + "\x00" + key.Name + "\x00" + candidate)
+		binary.LittleEndian.PutUint64(pair[8:], xxhash.Sum64String(candidate))
+		hash := xxhash.Sum64(pair[:])
 		if owner == "" || hash > highest || (hash == highest && candidate < owner) {
 			owner, highest = candidate, hash
 		}
