@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
@@ -116,10 +117,23 @@ func (b *Browser) Open(t *testing.T, url string) {
 	NewWithT(t).Expect(chromedp.Do(b.ctx, chromedp.Navigate(url))).To(Succeed())
 }
 
-// Fill puts a value into the input that a CSS selector names.
+// fillTimeout is how long an input may take to be there.
+const fillTimeout = 10 * time.Second
+
+// fillIn is a function in JavaScript that puts a value into an input, and tells the
+// page so as typing does.
+const fillIn = `((input, value) => {
+	input.value = value
+	for (const type of ['input', 'change']) input.dispatchEvent(new Event(type, {bubbles: true}))
+	return input.value
+})`
+
+// Fill puts a value into the input that a CSS selector names, once it is there.
 func (b *Browser) Fill(t *testing.T, selector, value string) {
 	t.Helper()
-	NewWithT(t).Expect(chromedp.Do(b.ctx, chromedp.SetValue(chromedp.CSS(selector), value))).To(Succeed())
+	NewWithT(t).Eventually(func() (string, error) {
+		return b.Evaluate(fmt.Sprintf("%s(document.querySelector(%q), %q)", fillIn, selector, value))
+	}).WithTimeout(fillTimeout).Should(Equal(value))
 }
 
 // maxTabs is how often Press moves on to find what it looks for.
