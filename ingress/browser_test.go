@@ -99,10 +99,15 @@ func TestPagesInABrowser(t *testing.T) {
 	expectFits(t, browser)
 	g.Expect(f.contact(t, "ada@example.com")).To(BeNil())
 
+	sent := 0
 	for _, requested := range browser.Requested() {
-		_, asked, _ := strings.Cut(requested, " ")
+		method, asked, _ := strings.Cut(requested, " ")
 		g.Expect(asked).To(HavePrefix(base+"/"), "nothing from elsewhere")
+		if method == http.MethodPost {
+			sent++
+		}
 	}
+	g.Expect(sent).To(Equal(4), "a confirmation, a profile twice and an unsubscription")
 }
 
 // Chromium holds redirects of a form against the page's form-action, those of

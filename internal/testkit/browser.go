@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	. "github.com/onsi/gomega"
@@ -149,11 +150,28 @@ func (b *Browser) Press(t *testing.T, text string) {
 		focused, err := b.Evaluate("['BUTTON', 'A'].includes(document.activeElement.tagName) ? document.activeElement.textContent : ''")
 		g.Expect(err).NotTo(HaveOccurred())
 		if focused == text {
-			g.Expect(chromedp.Do(b.ctx, chromedp.KeyEvent("\r"))).To(Succeed())
+			b.enter(t)
 			return
 		}
 	}
 	t.Fatalf("there is no button or link %q", text)
+}
+
+// enter presses Enter as a keyboard does: Chromium leaves the character out where the
+// key has done something, which may have moved the focus, but not after the event that
+// chromedp.KeyEvent begins with.
+func (b *Browser) enter(t *testing.T) {
+	t.Helper()
+	for _, kind := range []input.DispatchKeyEventType{
+		input.DispatchKeyEventTypeRawKeyDown, input.DispatchKeyEventTypeChar, input.DispatchKeyEventTypeKeyUp,
+	} {
+		event := input.DispatchKeyEventParams{Type: kind, Key: "Enter", Code: "Enter", WindowsVirtualKeyCode: '\r', NativeVirtualKeyCode: '\r'}
+		if kind == input.DispatchKeyEventTypeChar {
+			event.Text, event.UnmodifiedText = "\r", "\r"
+		}
+		_, err := chromedp.Call(b.ctx, input.DispatchKeyEvent, event)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	}
 }
 
 // Evaluate returns what an expression in JavaScript is on the page, as text. It
