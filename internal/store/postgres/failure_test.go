@@ -134,7 +134,6 @@ func (l *load) check(s *Store) {
 		g.Expect(found.ID).To(Equal(event.Contact.ID))
 	}
 	g.Expect(len(l.read)).To(BeNumerically("<=", len(log)), "what was read is not taken back")
-	g.Expect(l.refused.Load()).To(BeNumerically(">", 0), "callers were told")
 	g.Expect(time.Duration(l.longest.Load())).To(BeNumerically("<", 2*patience+time.Second))
 	l.t.Logf("%d accepted, %d refused, %d in the log, nobody waited longer than %s",
 		len(l.accepted), l.refused.Load(), count, time.Duration(l.longest.Load()).Round(time.Millisecond))
