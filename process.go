@@ -79,7 +79,7 @@ func runProcess(ctx context.Context, s settings) (err error) {
 		return nil
 	})
 	parts.Go(func() error {
-		return probe.Run(running, probe.Options{Address: s.metricsAddress, Metrics: p.metrics, Ready: p.ready})
+		return probe.Run(running, probe.Options{Address: s.metricsAddress, Metrics: p.metrics, Ready: p.ready, Profiling: s.profiling})
 	})
 	for component, run := range map[string]func(context.Context) error{
 		"controller": p.runController, "ingress": p.runIngress, "dispatcher": p.runDispatcher,

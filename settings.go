@@ -20,6 +20,7 @@ type settings struct {
 	kubeconfig     string
 	store          storeSettings
 	metricsAddress string
+	profiling      bool
 	logLevel       string
 	leaseNamespace string
 	// retention is for how long events are kept in the log.
@@ -51,6 +52,7 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	flags.StringVar(&s.kubeconfig, "kubeconfig", "", "`file` with the access to the API server; without it KUBECONFIG, ~/.kube/config or the pod's own")
 	s.store.register(flags)
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8081", "`address` of /healthz, /readyz and /metrics")
+	flags.BoolVar(&s.profiling, "profiling", false, "serve Go's profiles there too, under /debug/pprof/")
 	flags.StringVar(&s.logLevel, "log-level", "info", "info, or debug for a line on each request and attempt")
 	if s.runs("controller") {
 		flags.StringVar(&s.leaseNamespace, "lease-namespace", "", "`namespace` of the controllers' Lease; without it the pod's own, or default")

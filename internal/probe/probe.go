@@ -2,7 +2,7 @@
 // well?
 //
 // Every process serves /healthz, /readyz and /metrics on an address of its own,
-// apart from what strangers reach.
+// apart from what strangers reach; profiles too, where somebody wants them.
 package probe
 
 import (
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,9 @@ type Options struct {
 	// Ready returns nil once the process can do its work, before that an error
 	// that says what is missing, which /readyz shows.
 	Ready func(ctx context.Context) error
+	// Profiling: Go's profiles are served under /debug/pprof/ (package
+	// net/http/pprof). They tell nothing of people, but cost time while they are made.
+	Profiling bool
 }
 
 // readyTimeout bounds one look at whether the process is ready.
@@ -47,7 +51,8 @@ func Run(ctx context.Context, options Options) error {
 	return nil
 }
 
-// NewHandler returns the handler of /healthz, /readyz and /metrics.
+// NewHandler returns the handler of /healthz, /readyz and /metrics, and of
+// /debug/pprof/ with Options.Profiling.
 func NewHandler(options Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
@@ -57,6 +62,11 @@ func NewHandler(options Options) http.Handler {
 		answer(w, options.Ready(ctx))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(options.Metrics, promhttp.HandlerOpts{}))
+	if options.Profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	return mux
 }
 

@@ -44,6 +44,27 @@ func TestHandler(t *testing.T) {
 	status, body = get("/metrics")
 	g.Expect(status).To(Equal(200))
 	g.Expect(body).To(ContainSubstring("postbus_test_total 0"))
+	status, _ = get("/debug/pprof/")
+	g.Expect(status).To(Equal(404))
+}
+
+func TestProfiling(t *testing.T) {
+	server := httptest.NewServer(probe.NewHandler(probe.Options{Metrics: prometheus.NewRegistry(), Profiling: true}))
+	defer server.Close()
+	for name, path := range map[string]string{
+		"what there is": "", "allocations": "allocs", "processor time": "profile?seconds=1", "what happens": "trace?seconds=0.1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			response, err := server.Client().Get(server.URL + "/debug/pprof/" + path)
+			g.Expect(err).NotTo(HaveOccurred())
+			defer response.Body.Close()
+			g.Expect(response.StatusCode).To(Equal(200))
+			body, err := io.ReadAll(response.Body)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(body).NotTo(BeEmpty())
+		})
+	}
 }
 
 func TestTakenAddress(t *testing.T) {
