@@ -208,6 +208,15 @@ func (q Query) PageSize() int {
 	return q.Limit
 }
 
+// MostEvents returns how many events the query can find at most, where that is bounded
+// by positions too; 0 where only the log's end bounds them.
+func (q Query) MostEvents() int {
+	if q.UpTo == 0 {
+		return 0
+	}
+	return int(max(0, min(q.UpTo-q.After, int64(q.PageSize()))))
+}
+
 // EventID returns the id of the event at a position. It ends in random text, and
 // begins with the position, so that an event is found by its id without an index.
 func EventID(position int64) string {

@@ -78,33 +78,36 @@ func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
 
 // Read implements store.Log.
 func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
-	where, arguments := conditions(query)
-	var events []contact.Event
+	text, arguments := pageOf(query)
+	events := make([]contact.Event, 0, query.MostEvents())
 	err := queryAll(ctx, s.read, func(rows *sql.Rows) error {
-		event, err := scanEvent(rows)
-		events = append(events, event)
-		return err
-	}, selectEvents+where+" ORDER BY position LIMIT ?", append(arguments, query.PageSize())...)
+		events = append(events, contact.Event{})
+		return scanEvent(rows, &events[len(events)-1])
+	}, text, arguments...)
 	if err != nil {
 		return nil, fmt.Errorf("read the event log: %w", err)
 	}
 	return events, nil
 }
 
-func scanEvent(rows *sql.Rows) (contact.Event, error) {
+// pageOf returns the statement that reads a page, with its arguments.
+func pageOf(query store.Query) (text string, arguments []any) {
+	where, arguments := conditions(query)
+	return selectEvents + where + " ORDER BY position LIMIT ?", append(arguments, query.PageSize())
+}
+
+func scanEvent(rows *sql.Rows, event *contact.Event) error {
 	var (
-		event   contact.Event
 		nanos   int64
-		encoded []byte
+		encoded sql.RawBytes
 	)
 	err := rows.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name, &event.Address,
 		&event.Type, &event.Source, &nanos, &encoded)
 	if err != nil {
-		return event, err
+		return err
 	}
 	event.Time = time.Unix(0, nanos).UTC()
-	err = encoding.DecodePayload(encoded, &event)
-	return event, err
+	return encoding.DecodePayload(encoded, event)
 }
 
 // CountEvents implements store.Log.
@@ -154,7 +157,9 @@ func conditions(query store.Query) (where string, arguments []any) {
 		add("position IN (SELECT value FROM json_each(?))", jsonArray(query.Positions))
 	}
 	if query.Filter.Namespace != "" {
-		add("namespace = ?", query.Filter.Namespace)
+		// By + the index on addresses is not used: it would find all events of the
+		// namespace, to sort them, for each page.
+		add("+namespace = ?", query.Filter.Namespace)
 	}
 	matches, more := matching(query)
 	terms = append(terms, matches...)
