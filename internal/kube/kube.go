@@ -49,11 +49,11 @@ func NewCache(ctx context.Context, config *rest.Config, kinds ...client.Object) 
 
 // NewCacheOf is NewCache for the objects of one namespace.
 func NewCacheOf(ctx context.Context, namespace string, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
-	objects, err := cache.New(config, cache.Options{
-		Scheme:            NewScheme(),
-		DefaultTransform:  cache.TransformStripManagedFields(),
-		DefaultNamespaces: map[string]cache.Config{namespace: {}},
-	})
+	options := cache.Options{Scheme: NewScheme(), DefaultTransform: cache.TransformStripManagedFields()}
+	if namespace != metav1.NamespaceAll { // the cache of all of them takes much less for each look into it
+		options.DefaultNamespaces = map[string]cache.Config{namespace: {}}
+	}
+	objects, err := cache.New(config, options)
 	if err != nil {
 		return nil, fmt.Errorf("make the informer cache: %w", err)
 	}
