@@ -32,9 +32,13 @@ func readInput(r *http.Request) (input, error) {
 	if r.ContentLength == 0 {
 		return in, nil
 	}
-	body := bufio.NewReader(r.Body)
-	if _, err := body.Peek(1); errors.Is(err, io.EOF) {
-		return in, nil // chunked, with no chunk
+	var body io.Reader = r.Body
+	if r.ContentLength < 0 {
+		chunks := bufio.NewReader(r.Body)
+		if _, err := chunks.Peek(1); errors.Is(err, io.EOF) {
+			return in, nil // chunked, with no chunk
+		}
+		body = chunks
 	}
 	parse := parserOf(r.Header)
 	if parse == nil {
