@@ -39,7 +39,7 @@ func TestCirclesEnd(t *testing.T) {
 		"the second":                {map[string]string{"Postbus-Hops": "2"}, "second", 2, 200, ""},
 		"the third":                 {map[string]string{"Postbus-Hops": "3"}, "third", 0, http.StatusLoopDetected, loop},
 		"one that went on for ever": {map[string]string{"Postbus-Hops": "2147483647"}, "more", 0, http.StatusLoopDetected, loop},
-		"a count that is none":      {map[string]string{"Postbus-Hops": "-1"}, "none", 0, 400, "malformed request: postbus-hops must be one number"},
+		"a count that is none":      {map[string]string{"Postbus-Hops": "-1"}, "none", 0, 400, "malformed request: Postbus-Hops must be one number"},
 	} {
 		for way, requestOf := range ways {
 			t.Run(name+", "+way, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 // to a call: 1 on the callback of an event that nobody's callback has led to. A
 // callback that points to ingress raises events whose callbacks have one more, so
 // a circle ends.
-const HeaderHops = "postbus-hops"
+const HeaderHops = "Postbus-Hops"
 
 // MaxHops is how many hops a call has that ingress does not take any more.
 const MaxHops = 3

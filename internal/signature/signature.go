@@ -10,6 +10,7 @@ package signature
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,11 +24,12 @@ const (
 	PreviousKey = "previous"
 )
 
-// The headers of a signed call, by Standard Webhooks.
+// The headers of a signed call, by Standard Webhooks, in the spelling that net/http
+// gives them anyway.
 const (
-	HeaderID        = "webhook-id"
-	HeaderTimestamp = "webhook-timestamp"
-	HeaderSignature = "webhook-signature"
+	HeaderID        = "Webhook-Id"
+	HeaderTimestamp = "Webhook-Timestamp"
+	HeaderSignature = "Webhook-Signature"
 )
 
 // Secrets sign a call together: the current one and, while it replaces another,
@@ -57,7 +59,7 @@ func ParseSecrets(data map[string][]byte) (Secrets, error) {
 // order of the secrets, separated by spaces; no secrets sign nothing.
 func (s Secrets) Sign(id string, at time.Time, body []byte) (timestamp, header string) {
 	timestamp = strconv.FormatInt(at.Unix(), 10)
-	signed := append([]byte(id+"."+timestamp+"."), body...)
+	signed := slices.Concat([]byte(id), []byte("."), []byte(timestamp), []byte("."), body)
 	signatures := make([]string, len(s))
 	for n, secret := range s {
 		signatures[n] = secret.sign(signed)
