@@ -6,10 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"strconv"
-	"sync/atomic"
 
 	"k8s.io/utils/clock"
 
@@ -20,10 +17,11 @@ import (
 	"postbus.dev/postbus/internal/tracing"
 )
 
+// Headers of calls, in the spelling that net/http gives them anyway.
 const (
-	headerAttempt = "postbus-attempt"
-	headerReplay  = "postbus-replay"
-	headerTest    = "postbus-test"
+	headerAttempt = "Postbus-Attempt"
+	headerReplay  = "Postbus-Replay"
+	headerTest    = "Postbus-Test"
 	// maxAnswer is how much of an answer's body is read, so that its
 	// connection can be used again. Nobody looks at it.
 	maxAnswer = 16 << 10
@@ -93,7 +91,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureSecret, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := context.WithTimeout(withLookup(ctx), s.timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, s.method, withQuery(address, carried.query), bytes.NewReader(carried.body))
 	if err != nil {
@@ -168,16 +166,13 @@ func (c *caller) authorized(client *http.Client, s *subscription, request *http.
 	return c.send(client, again)
 }
 
+// send makes a call. It asks the transport, not the client: there is no redirect to
+// follow and no cookie to keep.
 func (c *caller) send(client *http.Client, request *http.Request) (outcome, error) {
-	ctx, resolving := traceResolving(request.Context())
-	response, err := client.Do(request.WithContext(ctx))
+	response, err := client.Transport.RoundTrip(request)
 	if err != nil {
-		var inURL *url.Error
-		if errors.As(err, &inURL) {
-			err = inURL.Err
-		}
 		o := ofError(err)
-		if o.reason == v1alpha1.FailureTimeout && resolving() {
+		if o.reason == v1alpha1.FailureTimeout && resolving(request.Context()) {
 			o.reason = v1alpha1.FailureDNS
 		}
 		return o, err
@@ -189,17 +184,6 @@ func (c *caller) send(client *http.Client, request *http.Request) (outcome, erro
 	}
 	_ = response.Body.Close()
 	return ofAnswer(response, c.clock.Now()), nil
-}
-
-// traceResolving returns a context for a call and what tells whether the call
-// waits for a name server, or had no answer from it. Without it a name server that
-// is silent would look like a callback that is.
-func traceResolving(ctx context.Context) (context.Context, func() bool) {
-	var waits atomic.Bool
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { waits.Store(true) },
-		DNSDone:  func(done httptrace.DNSDoneInfo) { waits.Store(done.Err != nil) },
-	}), waits.Load
 }
 
 // close frees the connections that are not in use.

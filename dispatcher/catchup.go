@@ -52,6 +52,7 @@ func (r *runner) takePage(s *subscription, page []contact.Event, query store.Que
 		return
 	}
 	now := r.clock.Now()
+	r.lag.taken(page)
 	for i := range page {
 		r.ledger.cursor = page[i].Position
 		if s.wants(&page[i]) {
@@ -63,51 +64,4 @@ func (r *runner) takePage(s *subscription, page []contact.Event, query store.Que
 	}
 	r.dirty = true
 	r.rouse()
-}
-
-// wantsCount tells whether there can be another number of waiting events than
-// was last counted. mu is held.
-func (r *runner) wantsCount(upTo int64) bool {
-	return span{r.ledger.cursor, upTo} != r.counted && r.clock.Since(r.countedAt) >= countInterval
-}
-
-// count counts the events that wait in the log, now and then, when there can be
-// others than the last time.
-func (r *runner) count(ctx context.Context) error {
-	upTo := r.tail.at()
-	r.mu.Lock()
-	query := store.Query{After: r.ledger.cursor, Filter: r.sub.filter, Limit: 1}
-	waiting := span{r.ledger.cursor, upTo}
-	idle := r.live || !r.wantsCount(upTo)
-	r.mu.Unlock()
-	if idle {
-		return nil
-	}
-	behind, err := r.log.CountEvents(ctx, query)
-	if err != nil {
-		return err
-	}
-	var first []contact.Event
-	if behind > 0 {
-		if first, err = r.log.Read(ctx, query); err != nil {
-			return err
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.countedAt, r.counted = r.clock.Now(), waiting
-	if r.live {
-		return nil
-	}
-	r.setBehind(behind)
-	if len(first) > 0 {
-		r.behindSince = first[0].Time
-	}
-	return nil
-}
-
-// setBehind notes how many events wait in the log. mu is held.
-func (r *runner) setBehind(behind int64) {
-	r.dirty = r.dirty || r.behind != behind
-	r.behind = behind
 }

@@ -128,7 +128,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
 		wake:   make(chan struct{}, 1),
 		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
-		behind: delivery.Behind, written: delivery.Cursor,
+		lag: lag{events: delivery.Behind}, written: delivery.Cursor,
 		requests:        map[store.RequestType]store.Request{},
 		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
 		toldDeactivated: delivery.Life.Deactivation != nil,

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,9 +43,9 @@ func newCallTransport(options *Options, settings *tls.Config) callTransport {
 	free := net.Dialer{Timeout: defaultTimeout, KeepAlive: 30 * time.Second, Resolver: options.Resolver}
 	if options.EgressProxy != nil {
 		t.Proxy = http.ProxyURL(options.EgressProxy)
-		t.DialContext = free.DialContext // whatever is called, the proxy is dialled
+		t.DialContext = watchLookup(free.DialContext) // whatever is called, the proxy is dialled
 	} else {
-		t.DialContext = guardedDial(options.Guard, free)
+		t.DialContext = watchLookup(guardedDial(options.Guard, free))
 	}
 	return callTransport{Transport: t, policy: options.Guard}
 }
@@ -59,10 +61,13 @@ func (t callTransport) RoundTrip(request *http.Request) (*http.Response, error) 
 	return t.Transport.RoundTrip(request)
 }
 
+// dial connects, as http.Transport asks for it.
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 // guardedDial returns a dialler that checks each address right before it is
 // connected to. There is no look-up between the two, so a name whose answer
 // changes wins nothing.
-func guardedDial(policy guard.Policy, free net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+func guardedDial(policy guard.Policy, free net.Dialer) dial {
 	guarded := free
 	guarded.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		end, err := netip.ParseAddrPort(address)
@@ -77,5 +82,35 @@ func guardedDial(policy guard.Policy, free net.Dialer) func(ctx context.Context,
 			dialer = &free
 		}
 		return dialer.DialContext(ctx, network, address)
+	}
+}
+
+// lookupKey is the key of what a call's context says of looking up names: an
+// *atomic.Bool that is true while the call waits for a name server, and when it had no
+// answer from it.
+type lookupKey struct{}
+
+// withLookup returns a context for a call that can be asked whether it is resolving.
+func withLookup(ctx context.Context) context.Context {
+	return context.WithValue(ctx, lookupKey{}, new(atomic.Bool))
+}
+
+// resolving tells whether a call waits for a name server, or had no answer from it.
+// Without it a name server that is silent would look like a callback that is.
+func resolving(ctx context.Context) bool {
+	waits, ok := ctx.Value(lookupKey{}).(*atomic.Bool)
+	return ok && waits.Load()
+}
+
+// watchLookup has the calls' contexts know of the look-ups of their names.
+func watchLookup(connect dial) dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if waits, ok := ctx.Value(lookupKey{}).(*atomic.Bool); ok {
+			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+				DNSStart: func(httptrace.DNSStartInfo) { waits.Store(true) },
+				DNSDone:  func(done httptrace.DNSDoneInfo) { waits.Store(done.Err != nil) },
+			})
+		}
+		return connect(ctx, network, address)
 	}
 }

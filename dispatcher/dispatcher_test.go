@@ -373,8 +373,11 @@ func TestBacklogIsBounded(t *testing.T) {
 	r.run()
 	const count = maxOpen + 300
 	ids := r.postMany("ada", count)
+	// One that fell behind the tail reads the log when there is room for a page.
+	open := func(d store.Delivery) int { return len(d.Open) }
+	all := func(d store.Delivery) int64 { return int64(len(d.Open)) + d.Behind }
 	g.Eventually(r.delivery(crm), patience).Should(And(
-		HaveField("Open", HaveLen(maxOpen)), HaveField("Behind", int64(count-maxOpen))))
+		WithTransform(open, And(BeNumerically(">", maxOpen-catchUpRoom), BeNumerically("<=", maxOpen))), WithTransform(all, BeEquivalentTo(count))))
 	r.receiver.Answer(http.StatusOK)
 	g.Eventually(r.delivery(crm), patience).Should(And(HaveField("Open", BeEmpty()), HaveField("Behind", BeZero())))
 	arrived := map[string]bool{}

@@ -33,11 +33,11 @@ type report struct {
 func (r *runner) report() report {
 	r.mu.Lock()
 	told := report{
-		key: r.key, state: r.state(), pending: int64(len(r.ledger.open)) + r.ledger.life.Owed.Events + r.behind,
+		key: r.key, state: r.state(), pending: int64(len(r.ledger.open)) + r.ledger.life.Owed.Events + r.lag.events,
 		oldest: r.ledger.oldest(), setAside: r.ledger.setAsides,
 	}
-	if told.oldest.IsZero() && r.behind > 0 {
-		told.oldest = r.behindSince
+	if told.oldest.IsZero() && r.lag.events > 0 {
+		told.oldest = r.lag.oldestTime
 	}
 	r.mu.Unlock()
 	if r.tally != nil {

@@ -19,9 +19,6 @@ const (
 	// catchUpRoom how much room its ledger must have for it to read.
 	catchUpPage = 512
 	catchUpRoom = maxOpen / 4
-	// countInterval is how often the events behind the cursor are counted,
-	// while there can be any.
-	countInterval = 2 * time.Second
 )
 
 // deliverer makes the attempts of one runner.
@@ -90,17 +87,14 @@ type runner struct {
 	ledger *ledger
 	pace   pace
 	live   bool
+	// ended: no attempt is begun any more.
+	ended bool
 	// reading: the log is being read. readAgain is when it may be read again
 	// after that failed.
 	reading   bool
 	readAgain time.Time
-	// behind is how many events that match came after the cursor when that was
-	// last counted: at countedAt, when cursor and tail were at counted. The first of
-	// them happened at behindSince.
-	behind      int64
-	behindSince time.Time
-	countedAt   time.Time
-	counted     span
+	// lag are the events that wait in the log.
+	lag lag
 	// requests are those that have no answer yet, by type.
 	requests map[store.RequestType]store.Request
 	// testing is the value of the test request that is under way.
@@ -113,9 +107,6 @@ type runner struct {
 	toldFailing, toldDeactivated bool
 }
 
-// span is a part of the log.
-type span struct{ after, upTo int64 }
-
 // run works until loop ends, and returns when the last attempt has. Attempts
 // are cut off when theirs ends.
 func (r *runner) run(loop, attempts context.Context) {
@@ -125,10 +116,18 @@ func (r *runner) run(loop, attempts context.Context) {
 		}
 		r.pause(loop, r.start(attempts))
 	}
+	r.end()
 	r.reader.Wait()
 	r.tail.leave(r, nil)
 	r.attempts.Wait()
 	r.deliverer.close()
+}
+
+// end has no other attempt begin.
+func (r *runner) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
 }
 
 // beginReading tells whether the log is to be read now, which is done beside
@@ -140,8 +139,14 @@ func (r *runner) beginReading() bool {
 	if r.reading || r.clock.Now().Before(r.readAgain) {
 		return false
 	}
-	r.reading = !r.live && (r.wantsPage() || r.wantsCount(upTo)) || r.wantsOwed() || r.wantsAnswer()
+	r.reading = r.wantsStore() || r.wantsCount(upTo)
 	return r.reading
+}
+
+// wantsStore tells whether more is to be done with the store than to count. mu is
+// held.
+func (r *runner) wantsStore() bool {
+	return !r.live && r.wantsPage() || r.wantsOwed() || r.wantsAnswer()
 }
 
 // read does once all that needs the store. A request may be answered by an attempt.
@@ -196,8 +201,8 @@ func (r *runner) update(s *subscription) {
 		defer r.mu.Unlock()
 		r.sub = s
 		r.ledger.setOrdering(s.ordering)
-		r.dirty = true // when it will be deactivated depends on what the spec says
-		r.countedAt, r.counted = time.Time{}, span{}
+		r.dirty = true                    // when it will be deactivated depends on what the spec says
+		r.lag = lag{events: r.lag.events} // until it is counted
 	})
 	r.rouse()
 }
@@ -255,7 +260,8 @@ func (r *runner) goLive(position int64) bool {
 		return false
 	}
 	r.live = true
-	r.setBehind(0)
+	r.dirty = r.dirty || r.lag.events != 0
+	r.lag = lag{}
 	return true
 }
 
@@ -276,14 +282,8 @@ func (r *runner) start(ctx context.Context) time.Time {
 	defer r.mu.Unlock()
 	now := r.clock.Now()
 	r.pace.set(r.sub.perSecond, now)
-	for r.mayBegin() && r.pace.allows(now) {
-		e := r.ledger.next(now, &r.sub.rules)
-		if e == nil {
-			break
-		}
-		r.pace.begin(now)
-		s, made := r.sub, call{event: e.event, number: e.attempts + 1, replayed: e.replayed}
-		r.attempts.Go(func() { r.settle(e, r.attempt(ctx, s, made)) })
+	for begun := r.begin(now); begun != nil; begun = r.begin(now) {
+		r.attempts.Go(func() { r.deliver(ctx, begun) })
 	}
 	var next time.Time
 	if r.mayBegin() {
@@ -295,58 +295,6 @@ func (r *runner) start(ctx context.Context) time.Time {
 		next = recount
 	}
 	return next
-}
-
-// mayBegin tells whether an attempt may be begun now, were one due. mu is held.
-func (r *runner) mayBegin() bool {
-	return !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.life.lasts()
-}
-
-// attempted is how an attempt ended, and when.
-type attempted struct {
-	outcome
-	ended time.Time
-}
-
-// attempt tries once to deliver an event, and tells of it.
-func (r *runner) attempt(ctx context.Context, s *subscription, made call) attempted {
-	began := r.clock.Now()
-	if !r.life.lasts() { // the process may have been stopped before it came here
-		return attempted{outcome: outcome{verdict: aborted}, ended: began}
-	}
-	ctx, span := r.beginSpan(ctx, made)
-	o, cause := r.deliverer.attempt(ctx, s, made)
-	endSpan(span, o)
-	ended := r.clock.Now()
-	event := made.event
-	r.logger.V(1).Info("attempt", "event", event.ID, "type", event.Type, "attempt", made.number, "test", made.test,
-		"outcome", o.label(), "status", o.status, "cause", cause, "duration", ended.Sub(began).String())
-	if o.verdict == givenUp && o.reason != mailObsolete {
-		r.logger.Info("event is given up", "event", event.ID, "list", event.List.Namespace+"/"+event.List.Name,
-			"contact", event.Contact.ID, "outcome", o.label(), "status", o.status, "cause", cause)
-	}
-	if r.tell != nil {
-		r.tell(attemptOf(made, o, began, ended))
-	}
-	if !made.test {
-		r.observe(o, ended.Sub(began), ended.Sub(event.Time))
-		if r.tally != nil {
-			r.tally.note(made, o, ended.Sub(event.Time))
-		}
-	}
-	return attempted{outcome: o, ended: ended}
-}
-
-// settle notes how an attempt ended.
-func (r *runner) settle(e *openEvent, made attempted) {
-	r.mu.Lock()
-	r.ledger.settle(e, made.outcome, made.ended, &r.sub.rules)
-	r.dirty = r.dirty || made.verdict != aborted
-	r.rouse()
-	r.mu.Unlock()
-	if r.checkpoint != nil && made.verdict == delivered {
-		r.checkpoint()
-	}
 }
 
 // snapshot returns what to write to the store, if anything. position is the
@@ -367,7 +315,7 @@ func (r *runner) snapshot(position int64, idle bool) (store.Progress, bool) {
 	progress := store.Progress{
 		Delivery: store.Delivery{
 			Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
-			Behind: r.behind, Health: r.ledger.health, Life: cloneLife(r.ledger.life),
+			Behind: r.lag.events, Health: r.ledger.health, Life: cloneLife(r.ledger.life),
 			Operations: r.ledger.operations,
 		},
 		Aside: r.ledger.aside, Taken: r.ledger.taken, Raised: r.ledger.raised,
