@@ -83,6 +83,10 @@ test: $(needed) ## All tests, with a real API server and the race detector (ARGS
 fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 	@hack/fuzz.sh $(FUZZTIME)
 
+.PHONY: bench
+bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=7, FIGURES=regular expression, PROFILES=folder)
+	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='$(FIGURES)' --profiles='$(PROFILES)'
+
 .PHONY: bench-neighbours
 bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one beside them (ROUNDS=7)
 	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher

@@ -37,6 +37,9 @@ const (
 type PostgreSQL struct {
 	// Port is where it listens; it stays the same over restarts.
 	Port int
+	// Durable has it flush to the disk what it commits, from its next Start on. Tests
+	// do without, benchmarks don't.
+	Durable bool
 
 	bin, folder string
 	account     *syscall.Credential
@@ -211,8 +214,12 @@ func (p *PostgreSQL) command(program string, arguments ...string) error {
 
 // settings are the server's, beside its port.
 func (p *PostgreSQL) settings() string {
-	return fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off -c max_connections=500 -c shared_buffers=32MB",
-		p.Port, p.folder)
+	flushing := "off"
+	if p.Durable {
+		flushing = "on"
+	}
+	return fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=%s -c max_connections=500 -c shared_buffers=32MB",
+		p.Port, p.folder, flushing)
 }
 
 // Start starts the server, after Stop or Kill too, and waits until it answers.
