@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"time"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
@@ -10,6 +11,10 @@ import (
 // catchUp reads pages until the runner is live or its ledger is nearly full.
 func (r *runner) catchUp(ctx context.Context) error {
 	for {
+		if r.tail.feed(r) {
+			r.tail.join(r)
+			continue
+		}
 		s, query := r.nextPage()
 		if s == nil {
 			return nil
@@ -52,16 +57,50 @@ func (r *runner) takePage(s *subscription, page []contact.Event, query store.Que
 		return
 	}
 	now := r.clock.Now()
-	r.lag.taken(page)
 	for i := range page {
-		r.ledger.cursor = page[i].Position
-		if s.wants(&page[i]) {
-			r.ledger.take(&page[i], now)
-		}
+		r.take(&page[i], now)
 	}
 	if len(page) < query.Limit { // there was no more
 		r.ledger.cursor = query.UpTo
 	}
 	r.dirty = true
 	r.rouse()
+}
+
+// takeRecent takes what fits of the events behind the cursor, where the window has all
+// of them, up to a position. It returns false when it does not, and when nothing is to
+// be taken. The tail's lock is held.
+func (r *runner) takeRecent(recent *window, upTo int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live || !r.wantsPage() {
+		return false
+	}
+	events, complete := recent.behind(r.ledger.cursor)
+	if !complete {
+		return false
+	}
+	now := r.clock.Now()
+	page := events[:min(len(events), catchUpPage)]
+	for len(page) > 0 && r.ledger.room() > 0 {
+		if r.sub.filter.Matches(page[0]) {
+			r.take(page[0], now)
+		}
+		r.ledger.cursor, page = page[0].Position, page[1:]
+	}
+	if len(page) == 0 && len(events) <= catchUpPage {
+		r.ledger.cursor = upTo
+	}
+	r.dirty = true
+	r.rouse()
+	return true
+}
+
+// take takes an event that matches the filter. mu is held.
+func (r *runner) take(event *contact.Event, now time.Time) {
+	r.lag.taken(event.Position)
+	r.ledger.cursor = event.Position
+	if r.sub.wants(event) {
+		r.ledger.take(event, now)
+	}
 }

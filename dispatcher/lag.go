@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -46,12 +45,10 @@ func (l *lag) whole(now time.Time) bool { return now.Sub(l.wholeAt) >= recountIn
 // lacksOldest tells whether the first event is another one than is known.
 func (l *lag) lacksOldest(cursor int64) bool { return l.events > 0 && l.oldest <= cursor }
 
-// taken notes that events were taken from the log.
-func (l *lag) taken(page []contact.Event) {
-	for i := range page {
-		if page[i].Position <= l.upTo {
-			l.events--
-		}
+// taken notes that the event at a position, which matches, was taken from the log.
+func (l *lag) taken(position int64) {
+	if position <= l.upTo {
+		l.events--
 	}
 }
 

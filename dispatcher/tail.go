@@ -42,6 +42,8 @@ type tail struct {
 	position int64
 	// live are the runners on the tail, by namespace.
 	live map[string]map[*runner]struct{}
+	// window has the last events up to position.
+	window window
 }
 
 func newTail(ctx context.Context, log store.Log, clock clock.Clock) (*tail, error) {
@@ -49,7 +51,9 @@ func newTail(ctx context.Context, log store.Log, clock clock.Clock) (*tail, erro
 	if err != nil {
 		return nil, fmt.Errorf("find the end of the event log: %w", err)
 	}
-	return &tail{log: log, clock: clock, position: head, live: map[string]map[*runner]struct{}{}}, nil
+	return &tail{
+		log: log, clock: clock, position: head, live: map[string]map[*runner]struct{}{}, window: window{after: head},
+	}, nil
 }
 
 // run reads until the context ends.
@@ -94,6 +98,7 @@ func (t *tail) offer(event *contact.Event) {
 	case event.Type == contact.EventNotice:
 		t.askForNotice(event.List.Namespace)
 	}
+	t.window.add(event)
 	t.position = event.Position
 }
 
@@ -102,6 +107,14 @@ func (t *tail) at() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.position
+}
+
+// feed gives a runner that is behind what the window has for it. It returns false when
+// the runner is to read the log, or nothing.
+func (t *tail) feed(r *runner) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return r.takeRecent(&t.window, t.position)
 }
 
 // join puts a runner on the tail if it has caught up with it.
