@@ -89,7 +89,8 @@ func (r *runner) takeRecent(recent *window, upTo int64) bool {
 		r.ledger.cursor, page = page[0].Position, page[1:]
 	}
 	if len(page) == 0 && len(events) <= catchUpPage {
-		r.ledger.cursor = upTo
+		// Whoever owned the row before may have been further than this tail.
+		r.ledger.cursor = max(r.ledger.cursor, upTo)
 	}
 	r.dirty = true
 	r.rouse()

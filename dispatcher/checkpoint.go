@@ -14,6 +14,11 @@ const (
 	// checkpointInterval is how often changed ledgers are written: what a
 	// process that dies sends again is what happened in this time.
 	checkpointInterval = 250 * time.Millisecond
+	// checkpointShare bounds the part of the time that goes into checkpoints, to one in
+	// so many: of thousands of rows that change all the time each is written less often.
+	checkpointShare = 5
+	// longestInterval is how seldom that can make them.
+	longestInterval = 2 * time.Second
 	// lastTries is how many checkpoints in a row may fail before the rows of runners
 	// that have ended are left to others without their last one: 10 s of them, which a
 	// dispatcher whose store is away does not live to see.
@@ -54,13 +59,16 @@ func (c *checkpointer) hurry() {
 func (c *checkpointer) run(ctx context.Context) {
 	clock := c.registry.options.Clock
 	lastIdle := clock.Now()
+	var took time.Duration
 	for ctx.Err() == nil {
-		c.pause(ctx, clock)
+		c.pause(ctx, clock, min(max(checkpointInterval, took*(checkpointShare-1)), longestInterval))
+		began := clock.Now()
 		idle := clock.Since(lastIdle) >= c.registry.options.IdleInterval
 		if idle {
-			lastIdle = clock.Now()
+			lastIdle = began
 		}
 		c.write(ctx, idle)
+		took = clock.Since(began)
 		c.registry.recent.write(ctx, clock.Now(), false)
 		if idle {
 			c.scrub(ctx)
@@ -69,8 +77,8 @@ func (c *checkpointer) run(ctx context.Context) {
 }
 
 // pause waits until it is time for a checkpoint, or somebody is in a hurry.
-func (c *checkpointer) pause(ctx context.Context, clock clock.Clock) {
-	timer := clock.NewTimer(checkpointInterval)
+func (c *checkpointer) pause(ctx context.Context, clock clock.Clock, interval time.Duration) {
+	timer := clock.NewTimer(interval)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -134,12 +142,10 @@ func (c *checkpointer) save(ctx context.Context, all []*entry, idle func(*entry)
 	return true
 }
 
-// collect takes the snapshots of runners at one position of the tail.
+// collect takes the snapshots of runners, one by one: the tail reads on between them.
 func (c *checkpointer) collect(all []*entry, idle func(*entry) bool) (changed []*runner, progress []store.Progress) {
-	c.tail.mu.Lock()
-	defer c.tail.mu.Unlock()
 	for _, running := range all {
-		if written, ok := running.runner.snapshot(c.tail.position, idle(running)); ok {
+		if written, ok := c.tail.snapshot(running.runner, idle(running)); ok {
 			changed = append(changed, running.runner)
 			progress = append(progress, written)
 		}

@@ -146,6 +146,13 @@ func (t *tail) leave(r *runner, then func()) {
 	}
 }
 
+// snapshot returns what of a runner is to be written to the store, if anything.
+func (t *tail) snapshot(r *runner, idle bool) (store.Progress, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return r.snapshot(t.position, idle)
+}
+
 // sleep waits, unless the context ends first.
 func sleep(ctx context.Context, clock clock.Clock, d time.Duration) {
 	timer := clock.NewTimer(d)

@@ -4,8 +4,11 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/utils/clock"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
 )
 
 // The window has what is behind a position, or says that it does not.
@@ -45,4 +48,31 @@ func TestWindow(t *testing.T) {
 	_, complete = w.behind(last - 1)
 	g.Expect(complete).To(BeFalse(), "nobody is remembered")
 	g.Expect(behind(last)).To(Equal([]int64{last + 1}))
+}
+
+// A row that was owned by somebody else may be ahead of this dispatcher's tail: nothing
+// is taken twice then.
+func TestWindowBehindACursor(t *testing.T) {
+	g := NewWithT(t)
+	r := &runner{
+		clock: clock.RealClock{}, wake: make(chan struct{}, 1), sub: &subscription{},
+		ledger: newLedger(store.Delivery{Cursor: 10}, nil, v1alpha1.OrderingNone),
+	}
+	w := &window{after: 5}
+	add := func(first, last int64) {
+		for position := first; position <= last; position++ {
+			made := event(position, 1)
+			made.Type = contact.EventCreate
+			w.add(made)
+		}
+	}
+	add(6, 7)
+	g.Expect(r.takeRecent(w, 7)).To(BeTrue())
+	g.Expect(r.ledger.cursor).To(BeEquivalentTo(10))
+	g.Expect(r.ledger.open).To(BeEmpty())
+
+	add(8, 12)
+	g.Expect(r.takeRecent(w, 12)).To(BeTrue())
+	g.Expect(r.ledger.cursor).To(BeEquivalentTo(12))
+	g.Expect(r.ledger.open).To(And(HaveLen(2), HaveKey(int64(11)), HaveKey(int64(12))))
 }
