@@ -48,6 +48,8 @@ func testForget(t *testing.T, s store.Store) {
 	checkpoint(store.Delivery{Key: crm, Token: crmToken, Cursor: position, Open: []store.OpenEvent{{Position: position, Attempts: 1}}})
 	checkpoint(store.Delivery{Key: shop, Token: shopToken, Cursor: position})
 	g.Expect(scrub()).To(BeZero(), "crm is still being told")
+	checkpoint(store.Delivery{Key: crm, Token: crmToken, Cursor: position, Open: []store.OpenEvent{{Position: position - 1}, {Position: position}}})
+	g.Expect(scrub()).To(BeZero(), "crm is still to be told")
 	checkpoint(store.Delivery{Key: crm, Token: crmToken, Cursor: position})
 	g.Expect(scrub()).To(Equal(1))
 	g.Expect(scrub()).To(BeZero(), "once")

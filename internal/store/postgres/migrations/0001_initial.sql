@@ -81,7 +81,7 @@ CREATE TABLE deliveries (
   token     bigint NOT NULL DEFAULT nextval('tokens'),
   owner     bigint, -- the id of a dispatcher, which may have left or be dead
   cursor    bigint NOT NULL,
-  open      json NOT NULL DEFAULT '[]', -- []store.OpenEvent
+  open      json NOT NULL DEFAULT '[]', -- open events, see internal/store/encoding
   behind    bigint NOT NULL DEFAULT 0,
   health    json NOT NULL DEFAULT '{}', -- store.Health
   life      json NOT NULL DEFAULT '{}', -- store.Life
