@@ -65,7 +65,9 @@ type rig struct {
 	receiver *testkit.Receiver
 	metrics  *prometheus.Registry
 	log      lockedBuffer
-	options  Options // beside the usual ones
+	// verbosity is what is logged, 1 unless it is set before run.
+	verbosity int
+	options   Options // beside the usual ones
 }
 
 func newRig(t testing.TB) *rig {
@@ -81,7 +83,7 @@ func newRigOn(t testing.TB, opened store.Store) *rig {
 	t.Cleanup(func() { NewWithT(t).Expect(opened.Close()).To(Succeed()) })
 	return &rig{
 		t: t, namespace: plane.Namespace(t), store: opened, open: func() store.Store { return opened },
-		receiver: testkit.NewReceiver(t), options: Options{Guard: toReceivers},
+		receiver: testkit.NewReceiver(t), verbosity: 1, options: Options{Guard: toReceivers},
 	}
 }
 
@@ -89,7 +91,7 @@ func newRigOn(t testing.TB, opened store.Store) *rig {
 func (r *rig) run() (stop func()) {
 	r.t.Helper()
 	g := NewWithT(r.t)
-	logger := funcr.New(func(prefix, line string) { r.log.write(prefix + line + "\n") }, funcr.Options{Verbosity: 1})
+	logger := funcr.New(func(prefix, line string) { r.log.write(prefix + line + "\n") }, funcr.Options{Verbosity: r.verbosity})
 	ctx, cancel := context.WithCancel(logr.NewContext(context.WithoutCancel(r.t.Context()), logger))
 	objects, err := kube.NewCacheOf(ctx, r.namespace, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.WebhookSubscription{})
 	g.Expect(err).NotTo(HaveOccurred())
