@@ -10,7 +10,7 @@ import (
 )
 
 // Nothing depends on how much a batch or a checkpoint has. Lower a number where you
-// save a statement.
+// save a statement, and in docs/benchmarks.md.
 func TestStatementsOfWrites(t *testing.T) {
 	g := NewWithT(t)
 	sent, dsn := newWire(t, server.Database(t))

@@ -16,7 +16,8 @@ import (
 )
 
 // A statement is a call of a function here, so each change has its own; they share
-// BEGIN and COMMIT, and the wait for the disk. Lower a number where you save one.
+// BEGIN and COMMIT, and the wait for the disk. Lower a number where you save one,
+// and in docs/benchmarks.md.
 func TestStatementsOfWrites(t *testing.T) {
 	g := NewWithT(t)
 	path := filepath.Join(t.TempDir(), "postbus.db")
