@@ -86,9 +86,14 @@ func (d *deliveryWatch) look(ctx context.Context) error {
 	return nil
 }
 
+// sharesOfInterval is how many busy subscriptions share an interval of the pacer. Of
+// more of them each waits for as many intervals as all of them need.
+const sharesOfInterval = 100
+
 // pacer decides when a change of a row is worth a status patch: at once when
-// the headline changed, otherwise at most once in every interval, so that
-// thousands of busy subscriptions don't flood the API server.
+// the headline changed, otherwise at most once in every interval, and all together
+// sharesOfInterval times, so that thousands of busy subscriptions don't flood the API
+// server.
 type pacer struct {
 	interval time.Duration
 	paces    map[store.SubscriptionKey]pace
@@ -162,13 +167,14 @@ func (p *pacer) due(now time.Time) []store.SubscriptionKey {
 	maps.DeleteFunc(p.paces, func(key store.SubscriptionKey, seen pace) bool {
 		return !seen.changed && !seen.notBefore.After(now)
 	})
+	intervals := (len(p.paces) + sharesOfInterval - 1) / sharesOfInterval
 	for key, seen := range p.paces {
 		if !seen.changed || seen.notBefore.After(now) {
 			continue
 		}
 		keys = append(keys, key)
 		seen.changed = false
-		seen.notBefore = now.Add(p.interval)
+		seen.notBefore = now.Add(p.interval * time.Duration(intervals))
 		p.paces[key] = seen
 	}
 	return keys

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -55,6 +56,22 @@ func TestPacer(t *testing.T) {
 
 	g.Expect(p.due(after(17))).To(BeEmpty())
 	g.Expect(p.paces).To(BeEmpty(), "a quiet subscription is forgotten")
+}
+
+// However many are busy, their counters are sent a hundred times in an interval.
+func TestPacerOfMany(t *testing.T) {
+	g := NewWithT(t)
+	const many, interval = 5 * sharesOfInterval, 5 * time.Second
+	start := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	p, sent := newPacer(interval), 0
+	for at := time.Duration(0); at < time.Hour; at += time.Second {
+		for n := range many {
+			row := store.Delivery{Key: store.SubscriptionKey{Namespace: "marketing", Name: fmt.Sprint("crm-", n)}, Behind: int64(at)}
+			p.observe(row, start.Add(at))
+		}
+		sent += len(p.due(start.Add(at)))
+	}
+	g.Expect(sent).To(Equal(sharesOfInterval * int(time.Hour/interval)))
 }
 
 func TestRowsThatChangedAreSent(t *testing.T) {
