@@ -14,10 +14,9 @@ const (
 	// checkpointInterval is how often changed ledgers are written: what a
 	// process that dies sends again is what happened in this time.
 	checkpointInterval = 250 * time.Millisecond
-	// checkpointShare bounds the part of the time that goes into checkpoints, to one in
-	// so many: of thousands of rows that change all the time each is written less often.
-	checkpointShare = 5
-	// longestInterval is how seldom that can make them.
+	// rowsOfInterval is how many rows are written as often as that. Of more of them that
+	// change all the time each is written less often, every longestInterval at least.
+	rowsOfInterval  = 100
 	longestInterval = 2 * time.Second
 	// lastTries is how many checkpoints in a row may fail before the rows of runners
 	// that have ended are left to others without their last one: 10 s of them, which a
@@ -35,6 +34,8 @@ type checkpointer struct {
 	metrics  *metrics
 	// soon asks for a checkpoint before its time.
 	soon chan struct{}
+	// rows is how many the last checkpoint had.
+	rows int
 	// failed is how many checkpoints in a row could not be written while the store
 	// took the dispatcher for alive.
 	failed int
@@ -59,16 +60,13 @@ func (c *checkpointer) hurry() {
 func (c *checkpointer) run(ctx context.Context) {
 	clock := c.registry.options.Clock
 	lastIdle := clock.Now()
-	var took time.Duration
 	for ctx.Err() == nil {
-		c.pause(ctx, clock, min(max(checkpointInterval, took*(checkpointShare-1)), longestInterval))
-		began := clock.Now()
+		c.pause(ctx, clock)
 		idle := clock.Since(lastIdle) >= c.registry.options.IdleInterval
 		if idle {
-			lastIdle = began
+			lastIdle = clock.Now()
 		}
 		c.write(ctx, idle)
-		took = clock.Since(began)
 		c.registry.recent.write(ctx, clock.Now(), false)
 		if idle {
 			c.scrub(ctx)
@@ -77,14 +75,19 @@ func (c *checkpointer) run(ctx context.Context) {
 }
 
 // pause waits until it is time for a checkpoint, or somebody is in a hurry.
-func (c *checkpointer) pause(ctx context.Context, clock clock.Clock, interval time.Duration) {
-	timer := clock.NewTimer(interval)
+func (c *checkpointer) pause(ctx context.Context, clock clock.Clock) {
+	timer := clock.NewTimer(intervalOf(c.rows))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-c.soon:
 	case <-timer.C():
 	}
+}
+
+// intervalOf returns how long to wait after a checkpoint of so many rows.
+func intervalOf(rows int) time.Duration {
+	return min(checkpointInterval*time.Duration(1+max(0, rows-1)/rowsOfInterval), longestInterval)
 }
 
 // scrub has the store forget the people that every subscription was told of.
@@ -122,7 +125,7 @@ func (c *checkpointer) write(ctx context.Context, idle bool) {
 // it. idle asks for cursors too that have merely moved.
 func (c *checkpointer) save(ctx context.Context, all []*entry, idle func(*entry) bool) (written bool) {
 	changed, progress := c.collect(all, idle)
-	if len(progress) == 0 {
+	if c.rows = len(progress); c.rows == 0 {
 		return true
 	}
 	gone, err := c.store.Checkpoint(ctx, progress)
