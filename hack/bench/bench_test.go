@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"encoding/xml"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -9,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -25,6 +29,7 @@ func TestParse(t *testing.T) {
 		"an even number":   {[]string{"--rounds=4"}, "--rounds is 4, it must be odd"},
 		"no expression":    {[]string{"--figures=("}, "--figures: "},
 		"an argument more": {[]string{"all"}, `unexpected argument "all"`},
+		"an odd backlog":   {[]string{"--backlog=3"}, "--backlog is 3, it must be even"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(row.arguments)
@@ -45,8 +50,14 @@ func TestReport(t *testing.T) {
 		seconds: []float64{1.5, 1.25, 1}, megabytes: []float64{100, 101, 102},
 	}}, latencies: []latencyResult{{
 		latency: latency{engine: sqliteEngine, perSecond: 200}, p50: []float64{1, 3, 2}, p95: []float64{5, 5, 5}, p99: []float64{9.06, 8, 10},
-	}}}
-	path := filepath.Join(t.TempDir(), "benchmarks.md")
+	}, {
+		latency: latency{engine: postgresEngine}, rate: 2345, p50: []float64{1}, p95: []float64{2}, p99: []float64{3},
+	}}, facts: []*fact{
+		{name: "idle: memory", unit: "MB", most: 200, values: []float64{120}},
+		{name: "backlog: ratio", digits: 2, least: 0.9, values: []float64{0.5, 0.6, 0.7}},
+	}, versions: "go1.26, SQLite 3.53", took: 90 * time.Second}
+	folder := t.TempDir()
+	path := filepath.Join(folder, "benchmarks.md")
 	g.Expect(os.WriteFile(path, []byte("# Before\n"), 0o600)).To(Succeed())
 	g.Expect(r.write(path)).To(MatchError(ContainSubstring("has no marks")))
 
@@ -59,6 +70,134 @@ func TestReport(t *testing.T) {
 	g.Expect(string(written)).To(And(HavePrefix("# Before\n"), HaveSuffix("After\n"), Not(ContainSubstring("old"))))
 	g.Expect(strings.Count(string(written), "| accepting | 200 (100–300) contacts/s | 400 (300–500) | 0.60 (0.25–0.67) | 0.50 | 1.25 (1.00–1.50) | 101 (100–102) |\n")).To(Equal(1))
 	g.Expect(string(written)).To(ContainSubstring("| latency, SQLite: 200 contacts a second | 2.0 (1.0–3.0) | 5.0 (5.0–5.0) | 9.1 (8.0–10.0) | 25 |\n"))
+	g.Expect(string(written)).To(ContainSubstring("| latency, PostgreSQL: half of the most contacts a second (2345) | 1.0 (1.0–1.0) | 2.0 (2.0–2.0) | 3.0 (3.0–3.0) |  |\n"))
+	g.Expect(string(written)).To(ContainSubstring("| idle: memory | 120 MB | at most 200 |\n"))
+	g.Expect(string(written)).To(ContainSubstring("| backlog: ratio | 0.60 (0.50–0.70) | at least 0.9, **missed** |\n"))
+	g.Expect(string(written)).To(ContainSubstring("Made in 2 minutes by go1.26, SQLite 3.53 on "))
+	for _, name := range []string{ratioFile, latencyFile} {
+		g.Expect(string(written)).To(ContainSubstring("](" + name + ")"))
+		g.Expect(filepath.Join(folder, name)).To(BeAnExistingFile())
+	}
+}
+
+func TestFacts(t *testing.T) {
+	g := NewWithT(t)
+	found := &facts{}
+	rounds := 0
+	measured := trial{name: "trial", measure: func(_ context.Context, _ *plane, found *facts) error {
+		rounds++
+		found.add(fact{name: "first", unit: "ms"}, float64(rounds))
+		found.add(fact{name: "second"}, 7)
+		return nil
+	}}
+	g.Expect(try(t.Context(), nil, measured, 3, found)).To(Succeed())
+	g.Expect(rowsOf(found.all)).To(Equal([]string{"| trial: first | 2 (1–3) ms |  |", "| trial: second | 7 (7–7) |  |"}))
+
+	found, measured.once = &facts{}, true
+	g.Expect(try(t.Context(), nil, measured, 3, found)).To(Succeed())
+	g.Expect(rowsOf(found.all)).To(Equal([]string{"| trial: first | 4 ms |  |", "| trial: second | 7 |  |"}))
+}
+
+// A plot is XML, its bars end where their values are, and names in it are text.
+func TestPlot(t *testing.T) {
+	g := NewWithT(t)
+	p := plot{title: "a & b", most: 2, ticks: []float64{0, 1, 2}, rows: []plotRow{
+		{name: "<one>", bar: 1.5, bars: []plotBar{{spread{median: 1, least: 0.5, most: 9}, "1.00"}}},
+	}}
+	text := p.svg()
+	g.Expect(xml.Unmarshal([]byte(text), new(struct{}))).To(Succeed())
+	g.Expect(text).To(And(ContainSubstring("a &amp; b"), ContainSubstring("&lt;one&gt;"), ContainSubstring(`class="asked"`), ContainSubstring("prefers-color-scheme: dark")))
+	g.Expect(p.at(0)).To(BeEquivalentTo(plotNames))
+	g.Expect(p.at(1)).To(BeEquivalentTo((plotNames + plotEnd) / 2))
+	g.Expect(p.at(9)).To(BeEquivalentTo(plotEnd), "what is beyond the scale ends with it")
+	p = plot{least: 0.1, most: 1000, logarithmic: true}
+	g.Expect(p.at(10)).To(BeNumerically("~", (plotNames+plotEnd)/2, 0.1))
+	g.Expect(p.at(0)).To(BeEquivalentTo(plotNames))
+}
+
+func TestReadMetrics(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `# TYPE apiserver_request_total counter
+apiserver_request_total{verb="PATCH",resource="webhooksubscriptions",subresource="status"} 7
+apiserver_request_total{verb="POST",resource="webhooksubscriptions",subresource=""} 2
+apiserver_request_total{verb="GET",resource="webhooksubscriptions",subresource=""} 100
+apiserver_request_total{verb="PUT",resource="leases",subresource=""} 30
+# TYPE process_resident_memory_bytes gauge
+process_resident_memory_bytes 1.5e+08
+`)
+	}))
+	defer server.Close()
+	told, err := readMetrics(t.Context(), server.Client(), server.URL)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(told.sum("process_resident_memory_bytes", nil)).To(BeEquivalentTo(150e6))
+	g.Expect(told.sum("nothing", nil)).To(BeZero())
+	w, err := readWrites(t.Context(), server.Client(), server.URL)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(w).To(Equal(writes{subscriptions: 9, others: 30}))
+}
+
+func TestParseUsage(t *testing.T) {
+	g := NewWithT(t)
+	used, err := parseUsage("42 (post) bus) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 100 1000000 1000 18446744073709551615 1 1 0")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(used).To(Equal(usage{seconds: 3, bytes: float64(1000 * os.Getpagesize())}))
+	_, err = parseUsage("42 (postbus) S 1")
+	g.Expect(err).To(MatchError(ContainSubstring("fields")))
+	own, err := usageOf(os.Getpid())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(own.bytes).To(BeNumerically(">", megabyte))
+}
+
+func TestReadImported(t *testing.T) {
+	for name, row := range map[string]struct{ answer, error string }{
+		"complete":     {`{"line":1}` + "\n" + `{"complete":true,"lines":1,"failed":0}` + "\n", ""},
+		"cut off":      {`{"line":1}` + "\n", `it ends with {"line":1}`},
+		"a line fails": {`{"complete":true,"lines":1,"failed":1}` + "\n", "it ends with"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := readImported(strings.NewReader(row.answer))
+			if row.error == "" {
+				NewWithT(t).Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(row.error)))
+		})
+	}
+}
+
+// Contacts are posted at their rate, and each arrives where it is waited for.
+func TestSteadily(t *testing.T) {
+	g := NewWithT(t)
+	times := newArrivals()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		call := fmt.Sprintf(`{"data":{"contact":{"email":%q}}}`, request.FormValue("email"))
+		times.ServeHTTP(w, httptest.NewRequestWithContext(request.Context(), http.MethodPost, "/", strings.NewReader(call)))
+	}))
+	defer server.Close()
+	i := &installation{ingress: server.URL, keys: []string{"key"}}
+	began := time.Now()
+	took, err := times.timed(t.Context(), i, steadyLoad{name: "one", perSecond: 100, during: 200 * time.Millisecond})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(took).To(HaveLen(20))
+	g.Expect(time.Since(began)).To(BeNumerically(">=", 190*time.Millisecond))
+	for _, one := range took {
+		g.Expect(one).To(BeNumerically(">", 0))
+	}
+}
+
+func TestDeliveringCases(t *testing.T) {
+	for subscriptions, row := range map[int]struct{ lists, contacts, calls, inFlight int }{
+		1:    {1, 40_000, 40_000, 64},
+		100:  {100, 20_000, 20_000, 64},
+		1000: {100, 4_000, 40_000, 8},
+		5000: {1, 8, 40_000, 1},
+	} {
+		t.Run(fmt.Sprint(subscriptions), func(t *testing.T) {
+			c := deliveringCase{subscriptions: subscriptions, lists: row.lists}
+			NewWithT(t).Expect([]int{c.contacts(), c.calls(), inFlightOf(subscriptions)}).To(Equal([]int{row.contacts, row.calls, row.inFlight}))
+		})
+	}
 }
 
 func TestLoad(t *testing.T) {

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
 )
 
 // cost is what a process has used: processor time, of its own and of the kernel for
@@ -25,31 +22,20 @@ func (c cost) since(before cost, done int) cost {
 
 // cost asks the process what it has used until now.
 func (i *installation) cost(ctx context.Context) (used cost, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, i.metrics+"/metrics", nil)
+	told, err := i.readMetrics(ctx)
 	if err != nil {
 		return used, err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return used, fmt.Errorf("read metrics: %w", err)
-	}
-	defer response.Body.Close()
-	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		switch name {
-		case "process_cpu_seconds_total":
-			used.seconds, err = strconv.ParseFloat(value, 64)
-		case "go_memstats_alloc_bytes_total":
-			used.bytes, err = strconv.ParseFloat(value, 64)
-		}
-		if err != nil {
-			return used, fmt.Errorf("read the metric %s: %w", name, err)
-		}
-	}
+	used = cost{seconds: told.sum("process_cpu_seconds_total", nil), bytes: told.sum("go_memstats_alloc_bytes_total", nil)}
 	if used.seconds == 0 || used.bytes == 0 {
 		return used, fmt.Errorf("%s has no processor time or no memory", i.metrics)
 	}
 	return used, nil
+}
+
+// readMetrics reads the metrics of the process that delivers.
+func (i *installation) readMetrics(ctx context.Context) (metrics, error) {
+	return readMetrics(ctx, http.DefaultClient, i.metrics+"/metrics")
 }
 
 // measured makes a measurement of what measure does, which is so many contacts or calls

@@ -6,39 +6,72 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"postbus.dev/postbus/api/v1alpha1"
-	"postbus.dev/postbus/internal/contact"
 )
 
 const (
-	// deliveredCalls is how many calls a round has at least.
-	deliveredCalls = 40_000
-	// inFlight is how many calls a subscription may have under way: the default of
-	// rateLimit.maxInFlight.
-	inFlight = 64
+	// manySubscriptions are so many that few contacts are enough for a round: they are
+	// posted while the subscriptions are active. Fewer have their events wait first, so
+	// that accepting is not in what is measured.
+	manySubscriptions = 1000
+	// sparseLists is how many lists there are where each subscription is of one, and
+	// each event matches one in so many.
+	sparseLists = 100
 )
 
-// delivering is how many calls a second subscriptions get that match every event,
-// when events wait for them. Its limit is a client that posts the same body to the
-// same receiver, with as many calls at a time.
-func delivering(e engine, subscriptions int) figure {
-	name := fmt.Sprintf("delivering, %s: %d matching all", e, subscriptions)
-	f := figure{name: name, unit: "calls/s"}
-	if subscriptions == 1 {
+// deliveringCase is to how many subscriptions events go.
+type deliveringCase struct {
+	engine        engine
+	subscriptions int
+	// lists: subscriptions and contacts are of one of them each, by turns. With one,
+	// each subscription matches every event.
+	lists int
+}
+
+// deliverings are those of an engine.
+func deliverings(e engine) (all []figure) {
+	for _, subscriptions := range []int{1, 10, 100, 1000, 5000} {
+		all = append(all, delivering(deliveringCase{engine: e, subscriptions: subscriptions, lists: 1}))
+	}
+	for _, subscriptions := range []int{100, 1000} {
+		all = append(all, delivering(deliveringCase{engine: e, subscriptions: subscriptions, lists: sparseLists}))
+	}
+	return all
+}
+
+func (c deliveringCase) name() string {
+	matching := "all"
+	if c.lists > 1 {
+		matching = "one in " + strconv.Itoa(c.lists)
+	}
+	return fmt.Sprintf("delivering, %s: %d matching %s", c.engine, c.subscriptions, matching)
+}
+
+// contacts is how many a round posts, with an event each, so that it has 40,000 calls,
+// or 20,000 where a call needs an event of its own.
+func (c deliveringCase) contacts() int {
+	if c.subscriptions == c.lists {
+		return max(40_000/c.subscriptions, 20_000)
+	}
+	return 40_000 * c.lists / c.subscriptions
+}
+
+// calls is how many a round has.
+func (c deliveringCase) calls() int { return c.contacts() * c.subscriptions / c.lists }
+
+// delivering is how many calls a second subscriptions get. Its limit is a client that
+// posts the same body to the same receiver, with as many calls at a time.
+func delivering(c deliveringCase) figure {
+	f := figure{name: c.name(), unit: "calls/s"}
+	if c.subscriptions == 1 {
 		f.bar = 0.8
 	}
 	f.prepare = func(ctx context.Context, p *plane) (subject, error) {
-		s := &deliveringSubject{name: name, engine: e, subscriptions: subscriptions, events: max(deliveredCalls/subscriptions, 200), receiver: newReceiver()}
-		s.handler = s.receiver
+		s := &deliveringSubject{deliveringCase: c, receiver: newReceiver()}
 		if err := s.prepare(ctx, p); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -49,118 +82,75 @@ func delivering(e engine, subscriptions int) figure {
 
 // deliveringSubject is Postbus with subscriptions, and their receiver.
 type deliveringSubject struct {
-	name          string
-	engine        engine
-	subscriptions int
-	// events is how many contacts a round posts, with an event each.
-	events    int
+	deliveringCase
 	installed *installation
 	receiver  *receiver
-	handler   http.Handler // the receiver, or another
-	server    *http.Server
-	url       string // of the receiver
+	callback  *callback
 	posted    int
 }
 
 func (s *deliveringSubject) prepare(ctx context.Context, p *plane) (err error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("listen for calls: %w", err)
-	}
-	s.url = "http://" + listener.Addr().String()
-	s.server = &http.Server{Handler: s.handler} //nolint:gosec // it is called by this benchmark alone
-	go func() { _ = s.server.Serve(listener) }()
-	if s.installed, err = p.install(ctx, s.engine); err != nil {
+	if s.callback, err = listen(ctx, s.receiver); err != nil {
 		return err
 	}
-	for n := range s.subscriptions {
-		if err := s.subscribe(ctx, n); err != nil {
-			return err
+	if s.installed, err = p.install(ctx, s.engine, s.lists); err != nil {
+		return err
+	}
+	specOf := callingAll(s.callback, s.subscriptions)
+	return s.installed.subscribe(ctx, s.subscriptions, func(n int) v1alpha1.WebhookSubscriptionSpec {
+		spec := specOf(n)
+		if s.lists > 1 {
+			spec.Lists = []string{listName + strconv.Itoa(n%s.lists)}
 		}
-	}
-	return nil
-}
-
-// subscribe makes a subscription that waits, and returns once it is accepted.
-func (s *deliveringSubject) subscribe(ctx context.Context, n int) error {
-	subscription := &v1alpha1.WebhookSubscription{ObjectMeta: s.installed.named("hook-" + strconv.Itoa(n))}
-	subscription.Spec = v1alpha1.WebhookSubscriptionSpec{
-		App: "bench", Suspend: new(true), Events: []v1alpha1.EventType{contact.EventCreate},
-		Callback: v1alpha1.Callback{URL: s.url},
-	}
-	if err := s.installed.plane.client.Create(ctx, subscription); err != nil {
-		return fmt.Errorf("create a subscription: %w", err)
-	}
-	return s.installed.await(ctx, subscription, func() bool {
-		return meta.IsStatusConditionTrue(subscription.Status.Conditions, v1alpha1.ConditionAccepted)
+		return spec
 	})
 }
 
-// measure has events wait, and then all subscriptions go on.
 func (s *deliveringSubject) measure(ctx context.Context) (m measurement, err error) {
-	if err := s.suspend(ctx, true); err != nil {
-		return m, err
+	begin := s.post
+	if s.subscriptions < manySubscriptions {
+		if err := errors.Join(s.installed.suspend(ctx, true), s.post(ctx)); err != nil {
+			return m, err
+		}
+		begin = func(ctx context.Context) error { return s.installed.suspend(ctx, false) }
 	}
-	if err := s.post(ctx); err != nil {
-		return m, err
-	}
-	calls := s.events * s.subscriptions
-	return s.installed.measured(ctx, s.name, calls, func() (float64, error) {
-		arrived := s.receiver.expect(calls)
-		if err := s.suspend(ctx, false); err != nil {
+	m, err = s.installed.measured(ctx, s.name(), s.calls(), func() (float64, error) {
+		arrived := s.receiver.expect(s.calls())
+		if err := begin(ctx); err != nil {
 			return 0, err
 		}
 		return arrived(ctx)
 	})
+	if err == nil && s.subscriptions >= manySubscriptions {
+		err = s.installed.awaitQuiet(ctx) // the status of each is written
+	}
+	return m, err
 }
 
-// post has a round's contacts accepted, with an event each.
+// post has a round's contacts accepted, with an event each that is sent.
 func (s *deliveringSubject) post(ctx context.Context) error {
 	first := s.posted
-	s.posted += s.events
-	_, err := load(ctx, inFlight, s.events, func(n int) posted {
-		return posted{
-			url: s.installed.ingress + contactPath, contentType: "application/x-www-form-urlencoded",
-			body: fmt.Sprintf("key=%s&email=contact-%d@example.com&permission=2", s.installed.key, first+n),
-		}
+	s.posted += s.contacts()
+	_, err := load(ctx, inFlight, s.contacts(), func(n int) posted {
+		return s.installed.contact(n%s.lists, fmt.Sprintf("contact-%d@example.com", first+n))
 	})
 	return err
 }
 
-// suspend suspends or resumes all subscriptions, and returns once their status says
-// so.
-func (s *deliveringSubject) suspend(ctx context.Context, suspended bool) error {
-	for n := range s.subscriptions {
-		subscription := &v1alpha1.WebhookSubscription{ObjectMeta: s.installed.named("hook-" + strconv.Itoa(n))}
-		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"suspend":%t}}`, suspended))
-		if err := s.installed.plane.client.Patch(ctx, subscription, patch); err != nil {
-			return fmt.Errorf("patch spec.suspend: %w", err)
-		}
-	}
-	if !suspended {
-		return nil
-	}
-	for n := range s.subscriptions {
-		subscription := &v1alpha1.WebhookSubscription{ObjectMeta: s.installed.named("hook-" + strconv.Itoa(n))}
-		err := s.installed.await(ctx, subscription, func() bool { return subscription.Status.State == v1alpha1.StateSuspended })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+// limit has a bare client make as many calls.
+func (s *deliveringSubject) limit(ctx context.Context) (float64, error) {
+	return bareCallsTo(ctx, s.callback.url, s.receiver, s.calls(), inFlightOf(s.subscriptions)*s.subscriptions)
 }
 
-// limit has a bare client make as many calls, each like the last one of Postbus.
-func (s *deliveringSubject) limit(ctx context.Context) (float64, error) {
-	header, body := s.receiver.lastCall()
-	calls := s.events * s.subscriptions
-	written, err := json.Marshal(bareCalls{
-		URL: s.url, Header: header, Body: string(body), Calls: calls, Callers: min(inFlight*s.subscriptions, maxCallers),
-	})
+// bareCallsTo returns how many calls a second a bare client makes, each like the last
+// one that the receiver got.
+func bareCallsTo(ctx context.Context, url string, receiver *receiver, calls, callers int) (perSecond float64, err error) {
+	header, body := receiver.lastCall()
+	written, err := json.Marshal(bareCalls{URL: url, Header: header, Body: string(body), Calls: calls, Callers: min(callers, maxCallers)})
 	if err != nil {
 		return 0, fmt.Errorf("tell the bare client what to do: %w", err)
 	}
-	arrived := s.receiver.expect(calls)
+	arrived := receiver.expect(calls)
 	command := exec.CommandContext(ctx, "/proc/self/exe", bareClientCommand)
 	command.Stdin, command.Stderr = bytes.NewReader(written), os.Stderr
 	if err := command.Run(); err != nil {
@@ -170,12 +160,9 @@ func (s *deliveringSubject) limit(ctx context.Context) (float64, error) {
 }
 
 func (s *deliveringSubject) close() error {
-	var errs []error
-	if s.installed != nil {
-		errs = append(errs, s.installed.close())
+	defer s.callback.close()
+	if s.installed == nil {
+		return nil
 	}
-	if s.server != nil {
-		errs = append(errs, s.server.Close())
-	}
-	return errors.Join(errs...)
+	return s.installed.close()
 }

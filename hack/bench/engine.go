@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,18 +40,27 @@ func (p *plane) newStore(ctx context.Context, e engine, name string) (storePlace
 	if err := p.startPostgreSQL(); err != nil {
 		return made, err
 	}
-	conn, err := pgx.Connect(ctx, p.server.DSN("postgres"))
-	if err != nil {
-		return made, fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	defer func() { _ = conn.Close(ctx) }() // nothing is open on it
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name); err != nil {
-		return made, fmt.Errorf("make a database: %w", err)
+	if _, err := p.query(ctx, "CREATE DATABASE "+name); err != nil {
+		return made, err
 	}
 	if err := os.WriteFile(made.file, []byte(p.server.DSN(name)), 0o600); err != nil {
 		return made, fmt.Errorf("write the connection string: %w", err)
 	}
 	return made, nil
+}
+
+// query runs a statement on PostgreSQL as its superuser, and returns the text that comes
+// of it, if any.
+func (p *plane) query(ctx context.Context, statement string) (text string, err error) {
+	conn, err := pgx.Connect(ctx, p.server.DSN("postgres"))
+	if err != nil {
+		return "", fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }() // nothing is open on it
+	if err := conn.QueryRow(ctx, statement).Scan(&text); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("run %q: %w", statement, err)
+	}
+	return text, nil
 }
 
 // startPostgreSQL starts the server when it is needed first. It flushes what it
@@ -80,4 +90,46 @@ func (s storePlace) flag() string {
 // bareFlag names the store to the bare server.
 func (s storePlace) bareFlag() string {
 	return strings.Replace(s.flag(), "--store-dsn-file", "--dsn-file", 1)
+}
+
+// remove removes the store, so that the next ones have the disk and the memory.
+func (s storePlace) remove(ctx context.Context, p *plane) error {
+	if s.engine == postgresEngine {
+		_, err := p.query(ctx, "DROP DATABASE IF EXISTS "+filepath.Base(s.file)+" WITH (FORCE)")
+		return err
+	}
+	var errs []error
+	for _, file := range s.files() {
+		errs = append(errs, os.Remove(file))
+	}
+	return errors.Join(errs...)
+}
+
+// files are those that a store in SQLite has: its own, and what the engine has beside it.
+func (s storePlace) files() (there []string) {
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		if _, err := os.Stat(s.file + suffix); err == nil {
+			there = append(there, s.file+suffix)
+		}
+	}
+	return there
+}
+
+// size is how many bytes the store has, when no process has it open.
+func (s storePlace) size(ctx context.Context, p *plane) (bytes float64, err error) {
+	if s.engine == postgresEngine {
+		size, err := p.query(ctx, "SELECT pg_database_size('"+filepath.Base(s.file)+"')::text")
+		if err != nil {
+			return 0, err
+		}
+		return strconv.ParseFloat(size, 64)
+	}
+	for _, file := range s.files() {
+		info, err := os.Stat(file)
+		if err != nil {
+			return 0, fmt.Errorf("measure the store: %w", err)
+		}
+		bytes += float64(info.Size())
+	}
+	return bytes, nil
 }

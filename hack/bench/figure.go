@@ -43,9 +43,7 @@ func figures() []figure {
 			accepting(acceptingCase{engine: e, callers: 64, format: jsonFormat}),
 			accepting(acceptingCase{engine: e, callers: 64, format: formFormat, known: true}),
 		)
-		for _, subscriptions := range []int{1, 10, 100} {
-			all = append(all, delivering(e, subscriptions))
-		}
+		all = append(all, deliverings(e)...)
 	}
 	return all
 }

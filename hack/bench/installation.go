@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,75 +18,153 @@ import (
 	"postbus.dev/postbus/internal/apikey"
 )
 
-// listName is the list that contacts are posted to, and keyName its key.
+// listName is what the lists are called that contacts are posted to, and keyName what
+// their keys are; a number stands behind both.
 const (
-	listName = "newsletter"
-	keyName  = "bench"
+	listName = "newsletter-"
+	keyName  = "bench-"
 )
 
-// installation is Postbus in one process, over a store of its own, with a list.
+// installation is Postbus over a store of its own, with lists.
 type installation struct {
 	plane     *plane
 	namespace string
 	store     storePlace
-	process   *process.Process
-	// ingress and metrics are its URLs.
+	// components are its processes, the last one that which delivers.
+	components []*component
+	// ingress is its URL, and metrics that of the process which delivers.
 	ingress, metrics string
-	key              string
+	// keys are those of the lists.
+	keys []string
+	// subscriptions is how many there are.
+	subscriptions int
 }
 
-func (p *plane) install(ctx context.Context, e engine) (_ *installation, err error) {
+// component is a process of an installation.
+type component struct {
+	name, command string
+	// arguments are behind the command.
+	arguments []string
+	// ready is the URL that answers 200 once the process can do its work.
+	ready   string
+	process *process.Process
+}
+
+// install makes an installation of one process, with so many lists.
+func (p *plane) install(ctx context.Context, e engine, lists int) (*installation, error) {
+	return p.installOf(ctx, e, lists, "standalone")
+}
+
+// installOf makes an installation of processes that are named by their commands. SQLite
+// takes one alone.
+func (p *plane) installOf(ctx context.Context, e engine, lists int, commands ...string) (_ *installation, err error) {
 	i := &installation{plane: p, namespace: p.nextNamespace()}
 	if i.store, err = p.newStore(ctx, e, "postbus"); err != nil {
 		return nil, err
 	}
-	if err := i.start(ctx); err != nil {
+	for _, command := range commands {
+		c, err := i.component(ctx, command)
+		if err == nil {
+			err = i.start(ctx, c)
+		}
+		if err != nil {
+			return nil, errors.Join(err, i.close())
+		}
+	}
+	if err := i.declare(ctx, lists); err != nil {
 		return nil, errors.Join(err, i.close())
 	}
 	return i, nil
 }
 
-func (i *installation) start(ctx context.Context) error {
-	ingress, err := freeAddress(ctx)
-	if err != nil {
-		return err
-	}
+// component adds a process to be started, at addresses that it keeps.
+func (i *installation) component(ctx context.Context, command string) (*component, error) {
 	metrics, err := freeAddress(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	i.ingress, i.metrics = "http://"+ingress, "http://"+metrics
-	i.process, err = i.plane.run(ctx, process.Command{
-		Name: i.namespace, Path: i.plane.postbus,
-		Args: []string{
-			"standalone", "--kubeconfig=" + i.plane.kubeconfig(), i.store.flag(),
-			"--ingress-address=" + ingress, "--metrics-address=" + metrics, "--lease-namespace=default",
-			"--profiling", "--allow-plain-http", "--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8",
-		},
-	}, i.ingress+"/readyz")
-	if err != nil {
-		return err
+	i.metrics = "http://" + metrics
+	c := &component{name: i.namespace + "-" + command, command: command, ready: i.metrics + "/readyz"}
+	c.arguments = []string{"--kubeconfig=" + i.plane.kubeconfig(), i.store.flag(), "--metrics-address=" + metrics, "--profiling"}
+	if command != "controller" && command != "dispatcher" {
+		ingress, err := freeAddress(ctx)
+		if err != nil {
+			return nil, err
+		}
+		i.ingress = "http://" + ingress
+		c.ready = i.ingress + "/readyz"
+		c.arguments = append(c.arguments, "--ingress-address="+ingress, "--allow-plain-http")
 	}
-	return i.declare(ctx)
+	if command != "ingress" {
+		c.arguments = append(c.arguments, "--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8")
+	}
+	if command != "ingress" && command != "dispatcher" {
+		c.arguments = append(c.arguments, "--lease-namespace=default")
+	}
+	i.components = append(i.components, c)
+	return c, nil
 }
 
-// declare applies a list and its key, and returns once both are ready.
-func (i *installation) declare(ctx context.Context) error {
-	i.key = apikey.Generate()
-	list := &v1alpha1.ContactList{ObjectMeta: i.named(listName)}
-	key := &v1alpha1.ApiKey{ObjectMeta: i.named(keyName), Spec: v1alpha1.ApiKeySpec{
-		ListRef: v1alpha1.ListReference{Name: listName}, Scopes: []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsWrite},
-	}}
-	for _, object := range []client.Object{
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: i.namespace}},
-		&corev1.Secret{ObjectMeta: i.named(keyName), StringData: map[string]string{apikey.SecretKey: i.key}},
-		list, key,
-	} {
-		if err := i.plane.client.Create(ctx, object); err != nil {
-			return fmt.Errorf("create %T %s: %w", object, object.GetName(), err)
-		}
+// start starts a process, and returns once it is ready.
+func (i *installation) start(ctx context.Context, c *component) (err error) {
+	c.process, err = i.plane.run(ctx, process.Command{
+		Name: c.name, Path: i.plane.postbus, Args: append([]string{c.command}, c.arguments...), Append: true,
+	}, c.ready)
+	return err
+}
+
+// dispatcher is the process that delivers.
+func (i *installation) dispatcher() *component { return i.components[len(i.components)-1] }
+
+// stop stops a process, if it runs.
+func (c *component) stop() error {
+	if c.process == nil {
+		return nil
 	}
-	return i.await(ctx, key, func() bool { return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady) })
+	stopping := c.process
+	c.process = nil
+	return stopping.Stop(stopPatience)
+}
+
+// declare applies lists and their keys, and returns once ingress knows these.
+func (i *installation) declare(ctx context.Context, lists int) error {
+	if err := i.plane.create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: i.namespace}}); err != nil {
+		return err
+	}
+	i.keys = make([]string, lists)
+	return each(ctx, lists, func(ctx context.Context, n int) error {
+		i.keys[n] = apikey.Generate()
+		list := &v1alpha1.ContactList{ObjectMeta: i.named(listName + strconv.Itoa(n))}
+		secret := &corev1.Secret{ObjectMeta: i.named(keyName + strconv.Itoa(n)), StringData: map[string]string{apikey.SecretKey: i.keys[n]}}
+		key := &v1alpha1.ApiKey{ObjectMeta: i.named(secret.Name), Spec: v1alpha1.ApiKeySpec{
+			ListRef: v1alpha1.ListReference{Name: list.Name}, Scopes: []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsWrite, v1alpha1.ScopeContactsImport},
+		}}
+		for _, object := range []client.Object{secret, list, key} {
+			if err := i.plane.create(ctx, object); err != nil {
+				return err
+			}
+		}
+		err := i.await(ctx, key, func() bool { return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady) })
+		if err != nil {
+			return err
+		}
+		return awaitOK(ctx, http.MethodPost, i.importURL(n)) // of nothing
+	})
+}
+
+func (p *plane) create(ctx context.Context, object client.Object) error {
+	if err := p.client.Create(ctx, object); err != nil {
+		return fmt.Errorf("create %T %s: %w", object, object.GetName(), err)
+	}
+	return nil
+}
+
+// contact is the call that saves a contact of a list, subscribed, which is two events.
+func (i *installation) contact(list int, email string) posted {
+	return posted{
+		url: i.ingress + contactPath, contentType: "application/x-www-form-urlencoded",
+		body: "key=" + i.keys[list] + "&email=" + email + "&permission=2",
+	}
 }
 
 func (i *installation) named(name string) metav1.ObjectMeta {
@@ -111,31 +191,24 @@ func (i *installation) await(ctx context.Context, object client.Object, fits fun
 }
 
 // close removes everything: subscriptions and keys while there is a controller that
-// lets them go.
+// lets them go. Thousands of them go with the control plane, which takes less time.
 func (i *installation) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*startPatience)
 	defer cancel()
+	many := i.subscriptions >= manySubscriptions
 	var errs []error
-	for _, kind := range []client.Object{&v1alpha1.WebhookSubscription{}, &v1alpha1.ApiKey{}, &v1alpha1.ContactList{}} {
-		errs = append(errs, i.plane.client.DeleteAllOf(ctx, kind, client.InNamespace(i.namespace)))
+	if !many {
+		errs = append(errs, i.unsubscribe(ctx))
+		for _, kind := range []client.Object{&v1alpha1.ApiKey{}, &v1alpha1.ContactList{}} {
+			errs = append(errs, i.plane.client.DeleteAllOf(ctx, kind, client.InNamespace(i.namespace)))
+		}
 	}
-	errs = append(errs, i.awaitNoSubscriptions(ctx))
-	if i.process != nil {
-		errs = append(errs, i.process.Stop(stopPatience))
+	for _, component := range i.components {
+		errs = append(errs, component.stop())
+	}
+	errs = append(errs, i.store.remove(ctx, i.plane))
+	if many {
+		errs = append(errs, i.plane.renewCluster(ctx))
 	}
 	return errors.Join(errs...)
-}
-
-func (i *installation) awaitNoSubscriptions(ctx context.Context) error {
-	for {
-		var left v1alpha1.WebhookSubscriptionList
-		if err := i.plane.client.List(ctx, &left, client.InNamespace(i.namespace)); err != nil || len(left.Items) == 0 {
-			return err
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("%d subscriptions are not removed: %w", len(left.Items), ctx.Err())
-		}
-	}
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
-	"sync"
+	"strconv"
 	"time"
 )
 
@@ -21,14 +20,16 @@ const (
 // latency is how long it takes from when a contact is posted until the callback has
 // its event.
 type latency struct {
-	engine    engine
+	engine engine
+	// perSecond is how many contacts are posted in a second; 0 for half of what are
+	// accepted at most.
 	perSecond int
 }
 
 // latencies are all that are measured.
 func latencies() (all []latency) {
 	for _, e := range []engine{sqliteEngine, postgresEngine} {
-		for _, perSecond := range []int{50, 200, 1000} {
+		for _, perSecond := range []int{50, 200, 1000, 0} {
 			all = append(all, latency{engine: e, perSecond: perSecond})
 		}
 	}
@@ -36,38 +37,73 @@ func latencies() (all []latency) {
 }
 
 func (l latency) name() string {
-	return fmt.Sprintf("latency, %s: %d contacts a second", l.engine, l.perSecond)
+	rate := strconv.Itoa(l.perSecond)
+	if l.perSecond == 0 {
+		rate = "half of the most"
+	}
+	return fmt.Sprintf("latency, %s: %s contacts a second", l.engine, rate)
 }
 
 // latencyResult are percentiles, in milliseconds, of each round.
 type latencyResult struct {
 	latency
+	// rate is how many contacts were posted in a second.
+	rate          int
 	p50, p95, p99 []float64
 }
 
 func (r latencyResult) row() string {
 	bar := ""
-	if r.perSecond == 200 {
-		bar = fmt.Sprint(latencyBar.Milliseconds())
+	if r.bar() > 0 {
+		bar = fmt.Sprint(r.bar())
 	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.name(),
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.title(),
 		spreadOf(r.p50).number(1), spreadOf(r.p95).number(1), spreadOf(r.p99).number(1), bar)
+}
+
+// title is its name, with the rate where that was measured.
+func (r latencyResult) title() string {
+	if r.perSecond == 0 {
+		return fmt.Sprintf("%s (%d)", r.name(), r.rate)
+	}
+	return r.name()
+}
+
+// bar is the most that the 99th percentile may be, in milliseconds; 0 where nothing is
+// asked.
+func (l latency) bar() float64 {
+	if l.perSecond == 200 {
+		return latencyBar.Seconds() * 1000
+	}
+	return 0
 }
 
 // measureLatency measures one latency in rounds, after one to warm up.
 func measureLatency(ctx context.Context, p *plane, l latency, rounds int) (r latencyResult, err error) {
-	r.latency = l
-	times := &arrivals{at: map[string]time.Time{}}
-	s := &deliveringSubject{engine: l.engine, subscriptions: 1, handler: times}
-	if err := s.prepare(ctx, p); err != nil {
-		return r, errors.Join(err, s.close())
+	r = latencyResult{latency: l, rate: l.perSecond}
+	if r.rate == 0 {
+		most, err := p.mostAccepted(ctx, l.engine)
+		if err != nil {
+			return r, err
+		}
+		r.rate = int(most / 2)
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	if err := s.suspend(ctx, false); err != nil {
+	times := newArrivals()
+	called, err := listen(ctx, times)
+	if err != nil {
+		return r, err
+	}
+	defer called.close()
+	installed, err := p.install(ctx, l.engine, 1)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, installed.close()) }()
+	if err := installed.subscribe(ctx, 1, callingAll(called, 1)); err != nil {
 		return r, err
 	}
 	for round := range rounds + 1 {
-		took, err := l.round(ctx, s.installed, times, round)
+		took, err := times.timed(ctx, installed, steadyLoad{name: strconv.Itoa(round), perSecond: r.rate, during: latencyTime})
 		if err != nil {
 			return r, err
 		}
@@ -80,50 +116,17 @@ func measureLatency(ctx context.Context, p *plane, l latency, rounds int) (r lat
 	return r, nil
 }
 
-// round posts contacts at the rate, however long each takes, and returns how long
-// their events took to arrive.
-func (l latency) round(ctx context.Context, installed *installation, times *arrivals, round int) ([]time.Duration, error) {
-	contacts := int(latencyTime.Seconds()) * l.perSecond
-	began := make([]time.Time, contacts)
-	tick := time.NewTicker(time.Second / time.Duration(l.perSecond))
-	defer tick.Stop()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: startPatience}
-	defer client.CloseIdleConnections()
-	errs := make(chan error, contacts)
-	var calls sync.WaitGroup
-	for n := range contacts {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		began[n] = time.Now()
-		calls.Go(func() {
-			errs <- post(ctx, client, posted{
-				url: installed.ingress + contactPath, contentType: "application/x-www-form-urlencoded",
-				body: fmt.Sprintf("key=%s&email=%s&permission=2", installed.key, latencyAddress(round, n)),
-			})
-		})
-	}
-	calls.Wait()
-	close(errs)
-	for err := range errs {
+// mostAccepted returns how many contacts a second are accepted from 64 callers: what was
+// measured in this run, or is now.
+func (p *plane) mostAccepted(ctx context.Context, e engine) (float64, error) {
+	if p.accepted[e] == 0 {
+		_, err := measure(ctx, p, accepting(acceptingCase{engine: e, callers: 64, format: formFormat}), 1)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
-	took := make([]time.Duration, contacts)
-	for n := range took {
-		arrived, err := times.await(ctx, latencyAddress(round, n))
-		if err != nil {
-			return nil, err
-		}
-		took[n] = arrived.Sub(began[n])
-	}
-	return took, nil
+	return p.accepted[e], nil
 }
-
-func latencyAddress(round, n int) string { return fmt.Sprintf("contact-%d-%d@example.com", round, n) }
 
 // percentile returns a percentile in milliseconds.
 func percentile(took []time.Duration, percent int) float64 {

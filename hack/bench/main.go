@@ -18,7 +18,9 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // settings are what the flags say.
@@ -28,6 +30,8 @@ type settings struct {
 	profiles string
 	figures  *regexp.Regexp
 	rounds   int
+	// backlog is how many events wait for a subscription that has a large backlog.
+	backlog int
 }
 
 func main() {
@@ -64,6 +68,7 @@ func parse(arguments []string) (s settings, err error) {
 	flags.StringVar(&s.out, "out", "docs/benchmarks.md", "`file` that gets the results between its marks")
 	flags.IntVar(&s.rounds, "rounds", 7, "how often each figure is measured; odd, as medians are told")
 	flags.StringVar(&s.profiles, "profiles", "", "`folder` that gets a profile of Postbus in each figure; none without")
+	flags.IntVar(&s.backlog, "backlog", 1_000_000, "how many `events` wait for a subscription that has a large backlog; even")
 	figures := flags.String("figures", "", "`regular expression` of the names of the figures to measure; all without")
 	if err := flags.Parse(arguments); err != nil {
 		return s, err
@@ -73,6 +78,9 @@ func parse(arguments []string) (s settings, err error) {
 	}
 	if s.rounds < 1 || s.rounds%2 == 0 {
 		return s, fmt.Errorf("--rounds is %d, it must be odd", s.rounds)
+	}
+	if s.backlog < 2 || s.backlog%2 != 0 {
+		return s, fmt.Errorf("--backlog is %d, it must be even", s.backlog)
 	}
 	if s.figures, err = regexp.Compile(*figures); err != nil {
 		return s, fmt.Errorf("--figures: %w", err)
@@ -88,28 +96,20 @@ func measureAll(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.stop()) }()
-	r := report{rounds: s.rounds}
-	for _, f := range figures() {
-		if !s.figures.MatchString(f.name) {
+	r := &report{rounds: s.rounds}
+	began := time.Now()
+	for _, task := range r.tasks(plane) {
+		if !s.figures.MatchString(task.name) {
 			continue
 		}
-		measured, err := measure(ctx, plane, f, s.rounds)
-		if err != nil {
-			return fmt.Errorf("measure %s: %w", f.name, err)
+		if err := task.run(ctx); err != nil {
+			return fmt.Errorf("measure %s: %w", task.name, err)
 		}
-		fmt.Fprintln(os.Stderr, measured.row())
-		r.results = append(r.results, measured)
+		r.took = time.Since(began)
+		fmt.Fprintf(os.Stderr, "%6s  %s\n", r.took.Round(time.Second), strings.Join(task.rows(), "\n        "))
 	}
-	for _, l := range latencies() {
-		if !s.figures.MatchString(l.name()) {
-			continue
-		}
-		measured, err := measureLatency(ctx, plane, l, s.rounds)
-		if err != nil {
-			return fmt.Errorf("measure %s: %w", l.name(), err)
-		}
-		fmt.Fprintln(os.Stderr, measured.row())
-		r.latencies = append(r.latencies, measured)
+	if r.versions, err = plane.versions(ctx); err != nil {
+		return err
 	}
 	return r.write(s.out)
 }

@@ -11,7 +11,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"postbus.dev/postbus/hack/devenv/cluster"
 	"postbus.dev/postbus/hack/devenv/process"
@@ -22,8 +25,8 @@ import (
 const (
 	// startPatience is how long anything may take to be ready.
 	startPatience = time.Minute
-	// stopPatience is how long it may take to end.
-	stopPatience = 20 * time.Second
+	// stopPatience is how long it may take to end: what Kubernetes gives a pod.
+	stopPatience = 30 * time.Second
 )
 
 // plane is a control plane that installations of Postbus share, one after the other.
@@ -31,15 +34,18 @@ type plane struct {
 	settings
 	folder  string
 	cluster *cluster.Cluster
-	client  client.Client
+	client  client.WithWatch
 	// server is started when it is needed first.
 	server *testkit.PostgreSQL
 	// installations and stores count, so that each has a name of its own.
 	installations, stores int
+	// accepted is how many contacts a second were accepted from 64 callers.
+	accepted map[engine]float64
 }
 
 func startPlane(ctx context.Context, s settings) (*plane, error) {
-	p := &plane{settings: s}
+	log.SetLogger(logr.Discard()) // what clients of the API server have to say
+	p := &plane{settings: s, accepted: map[engine]float64{}}
 	var err error
 	if p.folder, err = os.MkdirTemp("", "postbus-bench-"); err != nil {
 		return nil, fmt.Errorf("make a folder for everything: %w", err)
@@ -52,16 +58,32 @@ func startPlane(ctx context.Context, s settings) (*plane, error) {
 
 func (p *plane) start(ctx context.Context) (err error) {
 	p.cluster, err = cluster.Start(ctx, cluster.Options{
-		Programs: p.programs, Dir: filepath.Join(p.folder, "cluster"), Logs: filepath.Join(p.folder, "logs"), Kubeconfig: p.kubeconfig(),
+		Programs: p.programs, Dir: p.clusterFolder(), Logs: filepath.Join(p.folder, "logs"), Kubeconfig: p.kubeconfig(),
 	})
 	if err != nil {
 		return err
 	}
-	if p.client, err = client.New(p.cluster.Config, client.Options{Scheme: kube.NewScheme()}); err != nil {
+	access := rest.CopyConfig(p.cluster.Config)
+	access.QPS = -1 // thousands of objects are made
+	if p.client, err = client.NewWithWatch(access, client.Options{Scheme: kube.NewScheme()}); err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
 	return cluster.InstallCRDs(ctx, p.client, p.crds)
 }
+
+// renewCluster replaces the cluster by an empty one, with the same certificates.
+func (p *plane) renewCluster(ctx context.Context) error {
+	if err := p.cluster.Stop(); err != nil {
+		return err
+	}
+	p.cluster = nil
+	if err := os.RemoveAll(filepath.Join(p.clusterFolder(), "etcd")); err != nil {
+		return fmt.Errorf("remove what the cluster has: %w", err)
+	}
+	return p.start(ctx)
+}
+
+func (p *plane) clusterFolder() string { return filepath.Join(p.folder, "cluster") }
 
 func (p *plane) kubeconfig() string { return filepath.Join(p.folder, "kubeconfig") }
 
@@ -83,20 +105,22 @@ func (p *plane) run(ctx context.Context, command process.Command, url string) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := awaitOK(ctx, url); err != nil {
+	if err := awaitOK(ctx, http.MethodGet, url); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", command.Name, err), started.Stop(stopPatience))
 	}
 	return started, nil
 }
 
-func awaitOK(ctx context.Context, url string) error {
+// awaitOK returns once a request is answered with 200.
+func awaitOK(ctx context.Context, method, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		request, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
 		if err != nil {
 			return err
 		}
+		request.Header.Set("Content-Type", linesType)
 		if response, err := http.DefaultClient.Do(request); err == nil {
 			_ = response.Body.Close()
 			if response.StatusCode == http.StatusOK {

@@ -5,10 +5,38 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
 )
+
+// callback is a server that subscriptions have called.
+type callback struct {
+	server *http.Server
+	url    string
+}
+
+// listen starts a callback.
+func listen(ctx context.Context, handler http.Handler) (*callback, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for calls: %w", err)
+	}
+	c := &callback{
+		server: &http.Server{Handler: handler}, //nolint:gosec // it is called by this benchmark alone
+		url:    "http://" + listener.Addr().String(),
+	}
+	go func() { _ = c.server.Serve(listener) }()
+	return c, nil
+}
+
+// close ends the callback, which may be none.
+func (c *callback) close() {
+	if c != nil {
+		_ = c.server.Close() // whoever still calls sees it
+	}
+}
 
 // receiver takes calls, and tells how fast they came.
 type receiver struct {
@@ -33,11 +61,11 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	defer r.mu.Unlock()
 	r.body, r.header = body, request.Header
 	r.got++
-	r.last = time.Now()
 	switch r.got {
 	case 1:
-		r.first = r.last
+		r.first = time.Now()
 	case r.wanted:
+		r.last = time.Now()
 		close(r.all)
 	}
 }
@@ -81,6 +109,8 @@ type arrivals struct {
 	mu sync.Mutex
 	at map[string]time.Time
 }
+
+func newArrivals() *arrivals { return &arrivals{at: map[string]time.Time{}} }
 
 // ServeHTTP takes a call in the format Standard.
 func (a *arrivals) ServeHTTP(w http.ResponseWriter, request *http.Request) {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The marks in the documentation that the results are written between.
@@ -41,45 +43,103 @@ func (r result) row() string {
 
 // report is what was measured in one run.
 type report struct {
-	rounds    int
+	rounds int
+	// versions are those of what took part.
+	versions string
+	// took is how long that took.
+	took      time.Duration
 	results   []result
 	latencies []latencyResult
+	facts     []*fact
+}
+
+// task is something to be measured for a report.
+type task struct {
+	name string
+	run  func(ctx context.Context) error
+	// rows are what came of it.
+	rows func() []string
+}
+
+// tasks are all that can be measured, which they add to the report.
+func (r *report) tasks(p *plane) (all []task) {
+	for _, f := range figures() {
+		all = append(all, task{
+			name: f.name,
+			run: func(ctx context.Context) error {
+				measured, err := measure(ctx, p, f, r.rounds)
+				r.results = append(r.results, measured)
+				return err
+			},
+			rows: func() []string { return []string{r.results[len(r.results)-1].row()} },
+		})
+	}
+	for _, l := range latencies() {
+		all = append(all, task{
+			name: l.name(),
+			run: func(ctx context.Context) error {
+				measured, err := measureLatency(ctx, p, l, r.rounds)
+				r.latencies = append(r.latencies, measured)
+				return err
+			},
+			rows: func() []string { return []string{r.latencies[len(r.latencies)-1].row()} },
+		})
+	}
+	for _, t := range trials() {
+		found := &facts{}
+		all = append(all, task{
+			name: t.name,
+			run: func(ctx context.Context) error {
+				err := try(ctx, p, t, r.rounds, found)
+				r.facts = append(r.facts, found.all...)
+				return err
+			},
+			rows: func() []string { return rowsOf(found.all) },
+		})
+	}
+	return all
+}
+
+// rowed is what a row of a table can be made of.
+type rowed interface{ row() string }
+
+func rowsOf[R rowed](found []R) (rows []string) {
+	for _, r := range found {
+		rows = append(rows, r.row())
+	}
+	return rows
 }
 
 // text is the tables with what they were made by.
-func (r report) text() string {
+func (r *report) text() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%d rounds, medians, and in brackets the least and the greatest. Made by %s on %s.\n", r.rounds, runtime.Version(), machine())
+	fmt.Fprintf(&text, "%d rounds, medians, and in brackets the least and the greatest. Made in %d minutes by %s on %s.\n",
+		r.rounds, int(r.took.Minutes())+1, r.versions, machine())
 	if len(r.results) > 0 {
-		text.WriteString("\n| | Postbus | limit | ratio | bar | CPU s for 10,000 | MB allocated for 10,000 |\n| --- | --- | --- | --- | --- | --- | --- |\n")
-	}
-	for _, result := range r.results {
-		text.WriteString(result.row() + "\n")
+		table(&text, "| | Postbus | limit | ratio | bar | CPU s for 10,000 | MB allocated for 10,000 |", rowsOf(r.results))
+		text.WriteString("\n![The ratios as bars](" + ratioFile + ")\n")
 	}
 	if len(r.latencies) > 0 {
-		text.WriteString("\n| ms from post to callback | p50 | p95 | p99 | bar |\n| --- | --- | --- | --- | --- |\n")
+		table(&text, "| ms from post to callback | p50 | p95 | p99 | bar |", rowsOf(r.latencies))
+		text.WriteString("\n![The latencies as bars](" + latencyFile + ")\n")
 	}
-	for _, result := range r.latencies {
-		text.WriteString(result.row() + "\n")
-	}
+	table(&text, "| | measured | bar |", rowsOf(r.facts))
 	return text.String()
 }
 
-// machine names what this runs on.
-func machine() string {
-	model := runtime.GOARCH
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if name, value, found := strings.Cut(line, ":"); found && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-			}
-		}
+// table writes a table, if it has rows.
+func table(text *strings.Builder, head string, rows []string) {
+	if len(rows) == 0 {
+		return
 	}
-	return fmt.Sprintf("%d cores of %s, %s", runtime.NumCPU(), model, runtime.GOOS)
+	line := strings.Repeat("| --- ", strings.Count(head, "|")-1) + "|"
+	for _, row := range slices.Concat([]string{"", head, line}, rows) {
+		text.WriteString(row + "\n")
+	}
 }
 
-// write puts the report between the marks of a file.
-func (r report) write(path string) error {
+// write puts the report between the marks of a file, and its plots beside that.
+func (r *report) write(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read what gets the results: %w", err)
@@ -93,5 +153,5 @@ func (r report) write(path string) error {
 	if err := os.WriteFile(path, whole, 0o644); err != nil {
 		return fmt.Errorf("write the results: %w", err)
 	}
-	return nil
+	return r.writePlots(filepath.Dir(path))
 }
