@@ -35,6 +35,9 @@ METRICS_ADDRESS ?= 127.0.0.1:8081
 # How many rounds a benchmark has; odd, as it tells their median.
 ROUNDS ?= 7
 
+# How many events wait where a benchmark has a large backlog.
+BACKLOG ?= 1000000
+
 # make run KUBECONFIG=FILE, or USE_EXISTING_CLUSTER=true with KUBECONFIG in the
 # environment, use a cluster that runs already. A KUBECONFIG that just happens
 # to be in the environment does not: make run would change that cluster.
@@ -84,12 +87,8 @@ fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 	@hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=7, FIGURES=regular expression, PROFILES=folder)
-	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='$(FIGURES)' --profiles='$(PROFILES)'
-
-.PHONY: bench-neighbours
-bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one beside them (ROUNDS=7)
-	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
+bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=7, FIGURES=regular expression, BACKLOG=events, PROFILES=folder)
+	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='$(FIGURES)' --backlog=$(BACKLOG) --profiles='$(PROFILES)'
 
 .PHONY: e2e
 e2e: $(kubectl) ## Install, tell the story and uninstall, in the cluster of KUBECONFIG (IMAGE, STORY_IMAGE, DSN: see hack/e2e/run.sh)

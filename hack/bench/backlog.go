@@ -18,18 +18,13 @@ const smallBacklog = 100_000
 func backlog(e engine) trial {
 	return trial{
 		name: fmt.Sprintf("backlog, %s", e), once: true,
-		measure: func(ctx context.Context, p *plane, found *facts) (err error) {
-			b := &backlogged{receiver: newReceiver()}
-			if b.callback, err = listen(ctx, b.receiver); err != nil {
+		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
+			b := &backlogged{installation: i, receiver: newReceiver()}
+			if err := b.listen(ctx, b.receiver); err != nil {
 				return err
 			}
-			defer b.callback.close()
-			if b.installation, err = p.install(ctx, e, 1); err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, b.close()) }()
-			err = b.subscribe(ctx, 1, func(int) v1alpha1.WebhookSubscriptionSpec {
-				spec := calling(b.callback.url)
+			err := b.subscribe(ctx, 1, func(int) v1alpha1.WebhookSubscriptionSpec {
+				spec := b.calling(1)
 				spec.Events, spec.Suspend = nil, new(true)
 				return spec
 			})
@@ -37,7 +32,7 @@ func backlog(e engine) trial {
 				return err
 			}
 			return b.measure(ctx, found)
-		},
+		}),
 	}
 }
 
@@ -45,7 +40,6 @@ func backlog(e engine) trial {
 type backlogged struct {
 	*installation
 	receiver *receiver
-	callback *callback
 }
 
 func (b *backlogged) measure(ctx context.Context, found *facts) error {

@@ -85,20 +85,18 @@ type deliveringSubject struct {
 	deliveringCase
 	installed *installation
 	receiver  *receiver
-	callback  *callback
 	posted    int
 }
 
 func (s *deliveringSubject) prepare(ctx context.Context, p *plane) (err error) {
-	if s.callback, err = listen(ctx, s.receiver); err != nil {
-		return err
-	}
 	if s.installed, err = p.install(ctx, s.engine, s.lists); err != nil {
 		return err
 	}
-	specOf := callingAll(s.callback, s.subscriptions)
+	if err := s.installed.listen(ctx, s.receiver); err != nil {
+		return err
+	}
 	return s.installed.subscribe(ctx, s.subscriptions, func(n int) v1alpha1.WebhookSubscriptionSpec {
-		spec := specOf(n)
+		spec := s.installed.calling(s.subscriptions)
 		if s.lists > 1 {
 			spec.Lists = []string{listName + strconv.Itoa(n%s.lists)}
 		}
@@ -139,7 +137,7 @@ func (s *deliveringSubject) post(ctx context.Context) error {
 
 // limit has a bare client make as many calls.
 func (s *deliveringSubject) limit(ctx context.Context) (float64, error) {
-	return bareCallsTo(ctx, s.callback.url, s.receiver, s.calls(), inFlightOf(s.subscriptions)*s.subscriptions)
+	return bareCallsTo(ctx, s.installed.callback.url, s.receiver, s.calls(), inFlightOf(s.subscriptions)*s.subscriptions)
 }
 
 // bareCallsTo returns how many calls a second a bare client makes, each like the last
@@ -160,7 +158,6 @@ func bareCallsTo(ctx context.Context, url string, receiver *receiver, calls, cal
 }
 
 func (s *deliveringSubject) close() error {
-	defer s.callback.close()
 	if s.installed == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -22,6 +23,22 @@ func trials() (all []trial) {
 		all = append(all, keepUp(e), neighbours(e), replaying(e), idle(e), backlog(e), growth(e), apiWrites(e))
 	}
 	return all
+}
+
+// on returns what measures on an installation of its own: of one process, unless
+// commands name others.
+func on(e engine, measure func(ctx context.Context, i *installation, found *facts) error, commands ...string) func(context.Context, *plane, *facts) error {
+	if len(commands) == 0 {
+		commands = []string{"standalone"}
+	}
+	return func(ctx context.Context, p *plane, found *facts) (err error) {
+		i, err := p.installOf(ctx, e, 1, commands...)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, i.close()) }()
+		return measure(ctx, i, found)
+	}
 }
 
 // fact is something that was found out.

@@ -16,28 +16,20 @@ const grownContacts = 20_000
 func growth(e engine) trial {
 	return trial{
 		name: fmt.Sprintf("store, %s", e), once: true,
-		measure: func(ctx context.Context, p *plane, found *facts) (err error) {
-			installed, err := p.install(ctx, e, 1)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, installed.close()) }()
+		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			// The first ones make tables and indexes that are no longer empty.
-			if _, err := installed.grow(ctx, importing{name: "first", contacts: grownContacts / 4}); err != nil {
+			if _, err := i.grow(ctx, importing{name: "first", contacts: grownContacts / 4}); err != nil {
 				return err
 			}
-			one, err := installed.grow(ctx, importing{name: "one", contacts: grownContacts})
+			one, err := i.grow(ctx, importing{name: "one", contacts: grownContacts})
 			if err != nil {
 				return err
 			}
-			two, err := installed.grow(ctx, importing{name: "two", contacts: grownContacts, subscribed: true})
-			if err != nil {
-				return err
-			}
+			two, err := i.grow(ctx, importing{name: "two", contacts: grownContacts, subscribed: true})
 			found.add(fact{name: "a new contact with its two events", unit: "bytes"}, two/grownContacts)
 			found.add(fact{name: "an event", unit: "bytes"}, (two-one)/grownContacts)
-			return nil
-		},
+			return err
+		}),
 	}
 }
 

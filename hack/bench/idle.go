@@ -19,33 +19,28 @@ const (
 )
 
 // idle is what subscriptions cost that nothing happens to: of a dispatcher alone over
-// PostgreSQL, and of the one process that SQLite allows.
+// PostgreSQL, which the bars are of, and of the one process that SQLite allows.
 func idle(e engine) trial {
 	measured, commands := "dispatcher", []string{"controller", "ingress", "dispatcher"}
+	memory, share := fact{name: "resident memory", unit: "MB", most: 200}, fact{name: "processor time", unit: "% of a core", digits: 1, most: 2}
 	if e == sqliteEngine {
 		measured, commands = "the whole in one process", []string{"standalone"}
+		memory.most, share.most = 0, 0
 	}
 	return trial{
 		name: fmt.Sprintf("idle, %s, %d subscriptions, %s", e, idleSubscriptions, measured), once: true,
-		measure: func(ctx context.Context, p *plane, found *facts) (err error) {
-			installed, err := p.installOf(ctx, e, 1, commands...)
-			if err != nil {
+		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
+			if err := i.listen(ctx, newReceiver()); err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, installed.close()) }()
-			called, err := listen(ctx, newReceiver())
-			if err != nil {
+			if err := i.subscribeAlike(ctx, idleSubscriptions); err != nil {
 				return err
 			}
-			defer called.close()
-			if err := installed.subscribe(ctx, idleSubscriptions, callingAll(called, idleSubscriptions)); err != nil {
+			if err := i.addStart(ctx, found); err != nil {
 				return err
 			}
-			if err := installed.addStart(ctx, found); err != nil {
-				return err
-			}
-			return installed.addIdle(ctx, found)
-		},
+			return i.addIdle(ctx, found, memory, share)
+		}, commands...),
 	}
 }
 
@@ -65,8 +60,9 @@ func (i *installation) addStart(ctx context.Context, found *facts) error {
 	return err
 }
 
-// addIdle adds what the process has and uses that delivers, once it is quiet.
-func (i *installation) addIdle(ctx context.Context, found *facts) error {
+// addIdle adds what memory the process has that delivers, and what share of a core it
+// uses, once it is quiet.
+func (i *installation) addIdle(ctx context.Context, found *facts, memory, share fact) error {
 	if err := i.awaitQuiet(ctx); err != nil {
 		return err
 	}
@@ -83,8 +79,8 @@ func (i *installation) addIdle(ctx context.Context, found *facts) error {
 	if err != nil {
 		return err
 	}
-	found.add(fact{name: "processor time", unit: "% of a core", digits: 1, most: 2}, 100*(after.seconds-before.seconds)/idleTime.Seconds())
-	found.add(fact{name: "resident memory", unit: "MB", most: 200}, after.bytes/megabyte)
+	found.add(share, 100*(after.seconds-before.seconds)/idleTime.Seconds())
+	found.add(memory, after.bytes/megabyte)
 	if err := i.collectGarbage(ctx); err != nil {
 		return err
 	}

@@ -36,6 +36,8 @@ type installation struct {
 	ingress, metrics string
 	// keys are those of the lists.
 	keys []string
+	// callback is what subscriptions have called, nil where there is none.
+	callback *callback
 	// subscriptions is how many there are.
 	subscriptions int
 }
@@ -159,6 +161,12 @@ func (p *plane) create(ctx context.Context, object client.Object) error {
 	return nil
 }
 
+// listen starts the callback that subscriptions have called.
+func (i *installation) listen(ctx context.Context, handler http.Handler) (err error) {
+	i.callback, err = listen(ctx, handler)
+	return err
+}
+
 // contact is the call that saves a contact of a list, subscribed, which is two events.
 func (i *installation) contact(list int, email string) posted {
 	return posted{
@@ -193,6 +201,7 @@ func (i *installation) await(ctx context.Context, object client.Object, fits fun
 // close removes everything: subscriptions and keys while there is a controller that
 // lets them go. Thousands of them go with the control plane, which takes less time.
 func (i *installation) close() error {
+	defer i.callback.close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*startPatience)
 	defer cancel()
 	many := i.subscriptions >= manySubscriptions

@@ -88,18 +88,16 @@ func measureLatency(ctx context.Context, p *plane, l latency, rounds int) (r lat
 		}
 		r.rate = int(most / 2)
 	}
-	times := newArrivals()
-	called, err := listen(ctx, times)
-	if err != nil {
-		return r, err
-	}
-	defer called.close()
 	installed, err := p.install(ctx, l.engine, 1)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, installed.close()) }()
-	if err := installed.subscribe(ctx, 1, callingAll(called, 1)); err != nil {
+	times := newArrivals()
+	if err := installed.listen(ctx, times); err != nil {
+		return r, err
+	}
+	if err := installed.subscribeAlike(ctx, 1); err != nil {
 		return r, err
 	}
 	for round := range rounds + 1 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,21 +29,14 @@ var neighbourPaths = []string{"/healthy", "/hangs", "/fails", "/trickles"}
 func neighbours(e engine) trial {
 	return trial{
 		name: fmt.Sprintf("neighbours, %s", e),
-		measure: func(ctx context.Context, p *plane, found *facts) (err error) {
+		measure: on(e, func(ctx context.Context, i *installation, found *facts) (err error) {
 			healthy := newArrivals()
-			called, err := listen(ctx, neighbourhood(healthy))
-			if err != nil {
+			if err := i.listen(ctx, neighbourhood(healthy)); err != nil {
 				return err
 			}
-			defer called.close()
-			installed, err := p.install(ctx, e, 1)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, installed.close()) }()
 			var p99 [2]float64
 			for n, callbacks := range []int{1, len(neighbourPaths)} {
-				if p99[n], err = installed.besides(ctx, healthy, called, callbacks); err != nil {
+				if p99[n], err = i.besides(ctx, healthy, callbacks); err != nil {
 					return err
 				}
 			}
@@ -52,14 +44,18 @@ func neighbours(e engine) trial {
 			found.add(fact{name: "p99 beside ones that hang, fail and trickle", unit: "ms", digits: 2}, p99[1])
 			found.add(fact{name: "ratio of these", digits: 2, most: neighbourBar}, p99[1]/p99[0])
 			return nil
-		},
+		}),
 	}
 }
 
 // besides returns the 99th percentile of a healthy callback, in milliseconds, when there
 // are so many callbacks.
-func (i *installation) besides(ctx context.Context, healthy *arrivals, called *callback, callbacks int) (p99 float64, err error) {
-	err = i.subscribe(ctx, callbacks, func(n int) v1alpha1.WebhookSubscriptionSpec { return calling(called.url + neighbourPaths[n]) })
+func (i *installation) besides(ctx context.Context, healthy *arrivals, callbacks int) (p99 float64, err error) {
+	err = i.subscribe(ctx, callbacks, func(n int) v1alpha1.WebhookSubscriptionSpec {
+		spec := i.calling(callbacks)
+		spec.Callback.URL += neighbourPaths[n]
+		return spec
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -35,9 +35,9 @@ type plotBar struct {
 
 // The measures of a plot, in pixels.
 const (
-	plotWidth  = 960
-	plotNames  = 350 // where bars begin
-	plotEnd    = 880 // where the scale ends; texts stand behind it
+	plotWidth  = 1000
+	plotNames  = 410 // where bars begin
+	plotEnd    = 940 // where the scale ends; texts stand behind it
 	plotTop    = 60
 	barHeight  = 12
 	rowDistant = 8
@@ -50,7 +50,7 @@ text { font: 12px system-ui, sans-serif; fill: #24292f }
 .name { text-anchor: end }
 .tick { text-anchor: middle }
 .grid { stroke: #8c959f; stroke-opacity: .35 }
-.bar0 { fill: #0969da } .bar1 { fill: #54aeff } .bar2 { fill: #b6e3ff }
+.bar0 { fill: #54aeff } .bar1 { fill: #80ccff } .bar2 { fill: #b6e3ff }
 .spread { stroke: #24292f; stroke-width: 1.5 }
 .asked { stroke: #cf222e; stroke-width: 2 }
 @media (prefers-color-scheme: dark) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -27,24 +26,18 @@ const (
 func replaying(e engine) trial {
 	return trial{
 		name: fmt.Sprintf("replay, %s", e), once: true,
-		measure: func(ctx context.Context, p *plane, found *facts) (err error) {
-			r := &replayed{again: newReceiver(), live: newArrivals()}
-			called, err := listen(ctx, r)
-			if err != nil {
+		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
+			r := &replayed{installation: i, again: newReceiver(), live: newArrivals()}
+			if err := r.listen(ctx, r); err != nil {
 				return err
 			}
-			defer called.close()
-			if r.installation, err = p.install(ctx, e, 1); err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, r.close()) }()
 			// It begins behind these.
-			if err := (importing{name: "before", contacts: replayedEvents}).run(ctx, r.installation); err != nil {
+			if err := (importing{name: "before", contacts: replayedEvents}).run(ctx, i); err != nil {
 				return err
 			}
 			until := time.Now()
-			err = r.subscribe(ctx, 1, func(int) v1alpha1.WebhookSubscriptionSpec {
-				spec := calling(called.url)
+			err := r.subscribe(ctx, 1, func(int) v1alpha1.WebhookSubscriptionSpec {
+				spec := i.calling(1)
 				spec.Replay.RequestsPerSecond = mostReplayed
 				return spec
 			})
@@ -52,7 +45,7 @@ func replaying(e engine) trial {
 				return err
 			}
 			return r.measure(ctx, until, found)
-		},
+		}),
 	}
 }
 

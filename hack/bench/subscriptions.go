@@ -35,20 +35,18 @@ func each(ctx context.Context, n int, do func(ctx context.Context, n int) error)
 
 func subscriptionName(n int) string { return "hook-" + strconv.Itoa(n) }
 
-// calling is the spec of a subscription that has a URL called when a contact is new.
-func calling(url string) v1alpha1.WebhookSubscriptionSpec {
+// calling is the spec of each of so many subscriptions, which have the callback called
+// when a contact is new.
+func (i *installation) calling(subscriptions int) v1alpha1.WebhookSubscriptionSpec {
 	return v1alpha1.WebhookSubscriptionSpec{
-		App: "bench", Events: []v1alpha1.EventType{contact.EventCreate}, Callback: v1alpha1.Callback{URL: url},
+		App: "bench", Events: []v1alpha1.EventType{contact.EventCreate}, Callback: v1alpha1.Callback{URL: i.callback.url},
+		RateLimit: v1alpha1.RateLimit{MaxInFlight: int32(inFlightOf(subscriptions))},
 	}
 }
 
-// callingAll is the spec of so many subscriptions that have the same callback called.
-func callingAll(called *callback, subscriptions int) func(int) v1alpha1.WebhookSubscriptionSpec {
-	return func(int) v1alpha1.WebhookSubscriptionSpec {
-		spec := calling(called.url)
-		spec.RateLimit.MaxInFlight = int32(inFlightOf(subscriptions))
-		return spec
-	}
+// subscribeAlike makes subscriptions that match every new contact.
+func (i *installation) subscribeAlike(ctx context.Context, subscriptions int) error {
+	return i.subscribe(ctx, subscriptions, func(int) v1alpha1.WebhookSubscriptionSpec { return i.calling(subscriptions) })
 }
 
 const (

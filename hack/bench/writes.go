@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +14,7 @@ const (
 	// writingSubscriptions is how many there are while writes are counted.
 	writingSubscriptions = 100
 	// writesTime is for how long they are counted.
-	writesTime = time.Minute
+	writesTime = 30 * time.Second
 )
 
 // apiWrites is how often the API server is written to on account of a subscription, in
@@ -23,39 +22,33 @@ const (
 func apiWrites(e engine) trial {
 	return trial{
 		name: fmt.Sprintf("API server, %s, %d subscriptions", e, writingSubscriptions), once: true,
-		measure: func(ctx context.Context, p *plane, found *facts) (err error) {
-			called, err := listen(ctx, newReceiver())
+		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
+			if err := i.listen(ctx, newReceiver()); err != nil {
+				return err
+			}
+			if err := i.subscribeAlike(ctx, writingSubscriptions); err != nil {
+				return err
+			}
+			if err := i.awaitQuiet(ctx); err != nil {
+				return err
+			}
+			err := i.plane.addWrites(ctx, found, "while idle", func() error {
+				select {
+				case <-time.After(writesTime):
+				case <-ctx.Done():
+				}
+				return ctx.Err()
+			})
 			if err != nil {
 				return err
 			}
-			defer called.close()
-			installed, err := p.install(ctx, e, 1)
-			if err != nil {
+			return i.plane.addWrites(ctx, found, "with an event a second each", func() error {
+				_, err := postSteadily(ctx, 1, int(writesTime.Seconds()), func(n int) posted {
+					return i.contact(0, fmt.Sprintf("contact-%d@example.com", n))
+				})
 				return err
-			}
-			defer func() { err = errors.Join(err, installed.close()) }()
-			if err := installed.subscribe(ctx, writingSubscriptions, callingAll(called, writingSubscriptions)); err != nil {
-				return err
-			}
-			if err := installed.awaitQuiet(ctx); err != nil {
-				return err
-			}
-			return errors.Join(
-				p.addWrites(ctx, found, "while idle", func() error {
-					select {
-					case <-time.After(writesTime):
-					case <-ctx.Done():
-					}
-					return ctx.Err()
-				}),
-				p.addWrites(ctx, found, "with an event a second each", func() error {
-					_, err := postSteadily(ctx, 1, int(writesTime.Seconds()), func(n int) posted {
-						return installed.contact(0, fmt.Sprintf("contact-%d@example.com", n))
-					})
-					return err
-				}),
-			)
-		},
+			})
+		}),
 	}
 }
 
