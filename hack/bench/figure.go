@@ -12,6 +12,8 @@ type figure struct {
 	unit string
 	// bar is the least ratio of the figure to its limit; 0 where there is none.
 	bar float64
+	// once: it has one round, as each takes minutes.
+	once bool
 	// prepare makes what the rounds need. Both are measured once to warm up.
 	prepare func(ctx context.Context, p *plane) (subject, error)
 }
@@ -59,6 +61,9 @@ type result struct {
 // measure measures a figure and its limit in turn.
 func measure(ctx context.Context, p *plane, f figure, rounds int) (r result, err error) {
 	r.figure = f
+	if f.once {
+		rounds = 1
+	}
 	s, err := f.prepare(ctx, p)
 	if err != nil {
 		return r, err

@@ -70,10 +70,8 @@ func (i *installation) addIdle(ctx context.Context, found *facts, memory, share 
 	if err != nil {
 		return err
 	}
-	select {
-	case <-time.After(idleTime):
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := i.idleFor(ctx, idleTime); err != nil {
+		return err
 	}
 	after, err := usageOf(i.dispatcher().process.PID())
 	if err != nil {
@@ -87,6 +85,19 @@ func (i *installation) addIdle(ctx context.Context, found *facts, memory, share 
 	told, err := i.readMetrics(ctx)
 	found.add(fact{name: "heap that is in use", unit: "MB"}, told.sum("go_memstats_heap_alloc_bytes", nil)/megabyte)
 	return err
+}
+
+// idleFor lets time go by, and makes profiles meanwhile if somebody wants them.
+func (i *installation) idleFor(ctx context.Context, during time.Duration) error {
+	if name := "idle-" + string(i.store.engine); i.plane.profiles != "" {
+		return errors.Join(i.profileTime(ctx, name, during), i.writeProfile(ctx, "heap", name+".heap.pprof"))
+	}
+	select {
+	case <-time.After(during):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // collectGarbage has the process that delivers collect its garbage.

@@ -40,6 +40,12 @@ func keepUp(e engine) trial {
 			found.add(fact{name: "a bare client's", unit: "calls/s"}, bare)
 			found.add(fact{name: "ratio of these", digits: 2}, calls/took/bare)
 			found.add(fact{name: "how far behind at the end", unit: "s", digits: 1}, max(0, took-calls/fanOut/fanOutRate))
+			if err != nil {
+				return err
+			}
+			began = time.Now()
+			err = i.dispatcher().stop()
+			found.add(fact{name: "stop while it is behind", unit: "s", digits: 1, most: stopPatience.Seconds()}, time.Since(began).Seconds())
 			return err
 		}),
 	}

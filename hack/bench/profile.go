@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 )
 
 // profileSeconds is for how long a profile is made: less than a round takes.
@@ -24,14 +25,20 @@ func (i *installation) profile(ctx context.Context, figure string) (wait func() 
 	if i.plane.profiles == "" {
 		return func() error { return nil }
 	}
-	name, done := notOfFiles.ReplaceAllString(figure, "-"), make(chan error, 1)
-	go func() {
-		done <- i.writeProfile(ctx, fmt.Sprintf("profile?seconds=%d", profileSeconds), name+".cpu.pprof")
-	}()
+	done := make(chan error, 1)
+	go func() { done <- i.profileTime(ctx, figure, profileSeconds*time.Second) }()
 	return func() error {
-		return errors.Join(<-done, i.writeProfile(ctx, "allocs", name+".allocs.pprof"))
+		return errors.Join(<-done, i.writeProfile(ctx, "allocs", profileName(figure)+".allocs.pprof"))
 	}
 }
+
+// profileTime makes a profile of where the processor's time goes for so long.
+func (i *installation) profileTime(ctx context.Context, figure string, during time.Duration) error {
+	return i.writeProfile(ctx, fmt.Sprintf("profile?seconds=%.0f", during.Seconds()), profileName(figure)+".cpu.pprof")
+}
+
+// profileName is what the files begin with that have a figure's profiles.
+func profileName(figure string) string { return notOfFiles.ReplaceAllString(figure, "-") }
 
 func (i *installation) writeProfile(ctx context.Context, kind, name string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, i.metrics+"/debug/pprof/"+kind, nil)
