@@ -48,7 +48,9 @@ func (l latency) name() string {
 type latencyResult struct {
 	latency
 	// rate is how many contacts were posted in a second.
-	rate          int
+	rate int
+	// refused is how many of all were, as there were too many calls at a time.
+	refused       int
 	p50, p95, p99 []float64
 }
 
@@ -61,12 +63,16 @@ func (r latencyResult) row() string {
 		spreadOf(r.p50).number(1), spreadOf(r.p95).number(1), spreadOf(r.p99).number(1), bar)
 }
 
-// title is its name, with the rate where that was measured.
+// title is its name, with the rate where that was measured, and how many were refused.
 func (r latencyResult) title() string {
+	title := r.name()
 	if r.perSecond == 0 {
-		return fmt.Sprintf("%s (%d)", r.name(), r.rate)
+		title += fmt.Sprintf(" (%d)", r.rate)
 	}
-	return r.name()
+	if r.refused > 0 {
+		title += fmt.Sprintf(", %d refused", r.refused)
+	}
+	return title
 }
 
 // bar is the most that the 99th percentile may be, in milliseconds; 0 where nothing is
@@ -101,11 +107,13 @@ func measureLatency(ctx context.Context, p *plane, l latency, rounds int) (r lat
 		return r, err
 	}
 	for round := range rounds + 1 {
-		took, err := times.timed(ctx, installed, steadyLoad{name: strconv.Itoa(round), perSecond: r.rate, during: latencyTime})
+		load := steadyLoad{name: strconv.Itoa(round), perSecond: r.rate, during: latencyTime}
+		took, err := times.timed(ctx, installed, load)
 		if err != nil {
 			return r, err
 		}
 		if round > 0 {
+			r.refused += load.contacts() - len(took)
 			r.p50 = append(r.p50, percentile(took, 50))
 			r.p95 = append(r.p95, percentile(took, 95))
 			r.p99 = append(r.p99, percentile(took, 99))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,6 +49,9 @@ func load(ctx context.Context, callers, calls int, call func(n int) posted) (per
 	return float64(calls) / time.Since(began).Seconds(), nil
 }
 
+// errRefused is the answer of a server that has too much to do.
+var errRefused = errors.New("refused as there are too many calls")
+
 func post(ctx context.Context, client *http.Client, call posted) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, call.url, strings.NewReader(call.body))
 	if err != nil {
@@ -65,8 +69,12 @@ func post(ctx context.Context, client *http.Client, call posted) error {
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusServiceUnavailable:
+		return fmt.Errorf("%w: %s answers %s: %s", errRefused, call.url, response.Status, answer)
+	default:
 		return fmt.Errorf("%s answers %s: %s", call.url, response.Status, answer)
 	}
-	return nil
 }

@@ -18,9 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"strings"
 	"syscall"
-	"time"
 )
 
 // settings are what the flags say.
@@ -97,19 +95,12 @@ func measureAll(ctx context.Context, s settings) (err error) {
 	}
 	defer func() { err = errors.Join(err, plane.stop()) }()
 	r := &report{rounds: s.rounds}
-	began := time.Now()
-	for _, task := range r.tasks(plane) {
-		if !s.figures.MatchString(task.name) {
-			continue
-		}
-		if err := task.run(ctx); err != nil {
-			return fmt.Errorf("measure %s: %w", task.name, err)
-		}
-		r.took = time.Since(began)
-		fmt.Fprintf(os.Stderr, "%6s  %s\n", r.took.Round(time.Second), strings.Join(task.rows(), "\n        "))
+	measured := r.measure(ctx, plane)
+	if ctx.Err() != nil {
+		return measured
 	}
 	if r.versions, err = plane.versions(ctx); err != nil {
-		return err
+		return errors.Join(measured, err)
 	}
-	return r.write(s.out)
+	return errors.Join(measured, r.write(s.out))
 }

@@ -68,10 +68,12 @@ func (r *report) tasks(p *plane) (all []task) {
 			name: f.name,
 			run: func(ctx context.Context) error {
 				measured, err := measure(ctx, p, f, r.rounds)
-				r.results = append(r.results, measured)
+				if err == nil {
+					r.results = append(r.results, measured)
+				}
 				return err
 			},
-			rows: func() []string { return []string{r.results[len(r.results)-1].row()} },
+			rows: func() []string { return rowsOf(last(r.results)) },
 		})
 	}
 	for _, l := range latencies() {
@@ -79,10 +81,12 @@ func (r *report) tasks(p *plane) (all []task) {
 			name: l.name(),
 			run: func(ctx context.Context) error {
 				measured, err := measureLatency(ctx, p, l, r.rounds)
-				r.latencies = append(r.latencies, measured)
+				if err == nil {
+					r.latencies = append(r.latencies, measured)
+				}
 				return err
 			},
-			rows: func() []string { return []string{r.latencies[len(r.latencies)-1].row()} },
+			rows: func() []string { return rowsOf(last(r.latencies)) },
 		})
 	}
 	for _, t := range trials() {
@@ -99,6 +103,33 @@ func (r *report) tasks(p *plane) (all []task) {
 	}
 	return all
 }
+
+// measure runs the tasks that are asked for, and tells of each when it is done. One that
+// fails does not keep the others from being told, which have taken long.
+func (r *report) measure(ctx context.Context, p *plane) error {
+	var failed []error
+	began := time.Now()
+	for _, task := range r.tasks(p) {
+		if !p.figures.MatchString(task.name) {
+			continue
+		}
+		err := task.run(ctx)
+		r.took = time.Since(began)
+		told := strings.Join(task.rows(), "\n        ")
+		if err != nil {
+			err = fmt.Errorf("measure %s: %w", task.name, err)
+			failed, told = append(failed, err), err.Error()
+		}
+		fmt.Fprintf(os.Stderr, "%6s  %s\n", r.took.Round(time.Second), told)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// last returns the last of some, or none of none.
+func last[T any](all []T) []T { return all[max(0, len(all)-1):] }
 
 // rowed is what a row of a table can be made of.
 type rowed interface{ row() string }

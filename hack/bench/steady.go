@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -9,8 +10,8 @@ import (
 )
 
 // postSteadily posts contacts at a rate, however long each takes, and returns when each
-// was begun once all are answered. It falls behind no clock: where the machine was away
-// the next ones are posted at once.
+// was begun once all are answered; the time of those that are refused is zero. It falls
+// behind no clock: where the machine was away the next ones are posted at once.
 func postSteadily(ctx context.Context, perSecond, contacts int, contact func(n int) posted) (began []time.Time, err error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: startPatience}
 	defer client.CloseIdleConnections()
@@ -28,8 +29,11 @@ func postSteadily(ctx context.Context, perSecond, contacts int, contact func(n i
 		calls.Go(func() { errs[n] = post(ctx, client, contact(n)) })
 	}
 	calls.Wait()
-	for _, err := range errs {
-		if err != nil {
+	for n, err := range errs {
+		switch {
+		case errors.Is(err, errRefused):
+			began[n] = time.Time{}
+		case err != nil:
 			return nil, err
 		}
 	}
@@ -37,30 +41,37 @@ func postSteadily(ctx context.Context, perSecond, contacts int, contact func(n i
 }
 
 // timed posts contacts of a list at a rate, for a time, and returns how long it took
-// until the callback had the event of each. name is in their addresses, so that they
-// are new.
+// until the callback had the event of each that was not refused.
 func (a *arrivals) timed(ctx context.Context, i *installation, load steadyLoad) ([]time.Duration, error) {
-	contacts := int(load.during.Seconds() * float64(load.perSecond))
 	address := func(n int) string { return fmt.Sprintf("contact-%s-%d@example.com", load.name, n) }
-	began, err := postSteadily(ctx, load.perSecond, contacts, func(n int) posted { return i.contact(0, address(n)) })
+	began, err := postSteadily(ctx, load.perSecond, load.contacts(), func(n int) posted { return i.contact(0, address(n)) })
 	if err != nil {
 		return nil, err
 	}
-	took := make([]time.Duration, contacts)
-	for n := range took {
+	var took []time.Duration
+	for n := range began {
+		if began[n].IsZero() {
+			continue
+		}
 		arrived, err := a.await(ctx, address(n))
 		if err != nil {
 			return nil, err
 		}
-		took[n] = arrived.Sub(began[n])
+		took = append(took, arrived.Sub(began[n]))
+	}
+	if len(took) == 0 {
+		return nil, fmt.Errorf("post %d contacts a second: %w", load.perSecond, errRefused)
 	}
 	return took, nil
 }
 
 // steadyLoad is how contacts are posted.
 type steadyLoad struct {
-	// name tells these contacts from others.
+	// name is in their addresses, so that they are new.
 	name      string
 	perSecond int
 	during    time.Duration
 }
+
+// contacts is how many they are.
+func (l steadyLoad) contacts() int { return int(l.during.Seconds() * float64(l.perSecond)) }
