@@ -115,6 +115,7 @@ func Run(ctx context.Context, options Options) error {
 	if options.IdleInterval == 0 {
 		options.IdleInterval = defaultIdleInterval
 	}
+	options.Secrets = newSecretReader(options.Secrets)
 	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")
 	ctx = logr.NewContext(ctx, logger)
 	// What ends an attempt or a checkpoint is not the end of ctx.

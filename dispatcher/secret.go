@@ -11,8 +11,38 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// secretTimeout bounds reading a Secret.
-const secretTimeout = 5 * time.Second
+const (
+	// secretTimeout bounds reading a Secret, from when it is its turn.
+	secretTimeout = 5 * time.Second
+	// secretReads is how many Secrets are read at a time.
+	secretReads = 32
+)
+
+// secretReader reads Secrets, some at a time. When a dispatcher starts, the next event
+// has each of its subscriptions read its own; an API server that is asked for thousands
+// at once answers none of them in time, and their events would wait for a retry.
+type secretReader struct {
+	client.Reader
+	turns chan struct{}
+}
+
+func newSecretReader(reader client.Reader) *secretReader {
+	return &secretReader{Reader: reader, turns: make(chan struct{}, secretReads)}
+}
+
+// Get reads a Secret when it is its turn. The wait has no bound of its own: an attempt
+// that waits has not begun.
+func (r *secretReader) Get(ctx context.Context, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	select {
+	case r.turns <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-r.turns }()
+	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
+	defer cancel()
+	return r.Reader.Get(ctx, name, object, options...)
+}
 
 // secretPlace tells where a secret value is, and when it has to be read again.
 type secretPlace struct {
@@ -56,8 +86,6 @@ func (k *keptSecret[T]) get(ctx context.Context, namespace string, place secretP
 	if known, has := k.kept[named]; has && known.version == place.version {
 		return known.value, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
-	defer cancel()
 	var object corev1.Secret
 	name := types.NamespacedName{Namespace: namespace, Name: place.name}
 	if err := k.reader.Get(ctx, name, &object); err != nil {
