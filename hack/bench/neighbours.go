@@ -60,7 +60,7 @@ func (i *installation) besides(ctx context.Context, healthy *arrivals, callbacks
 		return 0, err
 	}
 	var took []time.Duration
-	for _, load := range []steadyLoad{{name: "warm", during: time.Second}, {name: "measured", during: neighbourTime}} {
+	for _, load := range []steadyLoad{{name: "warm", during: neighbourTime}, {name: "measured", during: neighbourTime}} {
 		load.name, load.perSecond = fmt.Sprint(load.name, callbacks), neighbourRate
 		if took, err = healthy.timed(ctx, i, load); err != nil {
 			return 0, err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -100,32 +99,46 @@ func (i *installation) patchAll(ctx context.Context, patch []byte) error {
 	})
 }
 
-// awaitAll returns once all subscriptions are as they should be. The API server tells
-// of each that is there, and then of each that changes.
+// awaitAll returns once all subscriptions are as they should be.
 func (i *installation) awaitAll(ctx context.Context, fits func(*v1alpha1.WebhookSubscription) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, i.patience())
 	defer cancel()
+	for {
+		fit, err := i.countFitting(ctx, fits)
+		if err != nil || fit == i.subscriptions {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d of %d subscriptions become what they should be: %w", fit, i.subscriptions, ctx.Err())
+		}
+	}
+}
+
+// countFitting returns how many subscriptions are as they should be once all are, or once
+// the API server tells no more, as it does to whom it tells too much at a time. It tells
+// of each that is there, and then of each that changes.
+func (i *installation) countFitting(ctx context.Context, fits func(*v1alpha1.WebhookSubscription) bool) (int, error) {
 	changes, err := i.plane.client.Watch(ctx, &v1alpha1.WebhookSubscriptionList{}, client.InNamespace(i.namespace))
 	if err != nil {
-		return fmt.Errorf("watch subscriptions: %w", err)
+		return 0, fmt.Errorf("watch subscriptions: %w", err)
 	}
 	defer changes.Stop()
 	fit := map[string]bool{}
-	for len(fit) < i.subscriptions {
-		change, open := <-changes.ResultChan()
+	for change := range changes.ResultChan() {
 		subscription, known := change.Object.(*v1alpha1.WebhookSubscription)
 		switch {
-		case !open:
-			return errors.Join(fmt.Errorf("%d of %d subscriptions become what they should be", len(fit), i.subscriptions), ctx.Err())
 		case !known:
-			return fmt.Errorf("watch subscriptions: %v", change.Object)
+			return len(fit), nil
 		case change.Type != watch.Deleted && fits(subscription):
 			fit[subscription.Name] = true
 		default:
 			delete(fit, subscription.Name)
 		}
+		if len(fit) == i.subscriptions {
+			break
+		}
 	}
-	return nil
+	return len(fit), nil
 }
 
 // unsubscribe removes the subscriptions, and returns once they are gone.
