@@ -14,8 +14,11 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 )
 
-// managedBy labels the Secrets that are generated.
-var managedBy = client.MatchingLabels{"app.kubernetes.io/managed-by": "postbus"}
+// labelsOf labels the Secrets that are generated for an object: by its UID they are
+// found without looking at those of thousands of others.
+func labelsOf(owner client.Object) client.MatchingLabels {
+	return client.MatchingLabels{"app.kubernetes.io/managed-by": "postbus", "postbus.dev/owner": string(owner.GetUID())}
+}
 
 // secrets reads and generates Secrets. The cache holds their metadata only, as
 // a cluster may have many large ones that are none of our business; a value is
@@ -125,7 +128,7 @@ func (s secrets) change(ctx context.Context, owner client.Object, want wanted, f
 
 func (s secrets) create(ctx context.Context, owner client.Object, want wanted) (*corev1.Secret, error) {
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: owner.GetNamespace(), Name: want.name, Labels: managedBy, Annotations: want.marks},
+		ObjectMeta: metav1.ObjectMeta{Namespace: owner.GetNamespace(), Name: want.name, Labels: labelsOf(owner), Annotations: want.marks},
 		Type:       corev1.SecretTypeOpaque,
 		Data:       map[string][]byte{want.key: []byte(want.generate())},
 	}
@@ -144,7 +147,7 @@ func (s secrets) create(ctx context.Context, owner client.Object, want wanted) (
 func (s secrets) remove(ctx context.Context, owner client.Object) error {
 	found := &metav1.PartialObjectMetadataList{}
 	found.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("SecretList"))
-	if err := s.reader.List(ctx, found, client.InNamespace(owner.GetNamespace()), managedBy); err != nil {
+	if err := s.reader.List(ctx, found, client.InNamespace(owner.GetNamespace()), labelsOf(owner)); err != nil {
 		return fmt.Errorf("list generated Secrets: %w", err)
 	}
 	for i := range found.Items {
