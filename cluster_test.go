@@ -71,9 +71,10 @@ func TestClusterLosesNothing(t *testing.T) {
 	var all sync.WaitGroup
 	for caller := range callers {
 		all.Go(func() {
+			at := caller % 2
 			for n := caller; n < contacts; n += callers {
 				// As a form would behind a Service: until one of them accepts it.
-				for try := n; !post(t, c.ingresses[try%2], objects.key, fmt.Sprintf("ada.%d@example.com", n)); try++ {
+				for ; !post(t, c.ingresses[at], objects.key, fmt.Sprintf("ada.%d@example.com", n)); at = 1 - at {
 					select {
 					case <-time.After(20 * time.Millisecond):
 					case <-t.Context().Done():

@@ -118,7 +118,7 @@ func TestDeactivatedAndReactivated(t *testing.T) {
 	g.Expect(calls.read(t, receiver)).To(Equal(kept))
 	g.Expect(calls.conflicts).To(BeEmpty())
 	taken := receiver.Calls()[before:]
-	g.Expect(len(taken)).To(BeNumerically("<=", kept+2), "no more is repeated than was in flight")
+	g.Expect(len(taken)).To(BeNumerically("<=", kept+2+5), "no more is repeated than was in flight, and answered within the second before")
 	g.Expect(taken[0].Header.Get("Postbus-Replay")).To(Equal("true"))
 	g.types("kubectl wait --timeout=60s --for=condition=Ready webhooksubscription/crm", "")
 
