@@ -90,6 +90,10 @@ fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=7, FIGURES=regular expression, BACKLOG=events, PROFILES=folder)
 	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='$(FIGURES)' --backlog=$(BACKLOG) --profiles='$(PROFILES)'
 
+.PHONY: bench-neighbours
+bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one in the dispatcher alone (ROUNDS=7)
+	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
+
 .PHONY: e2e
 e2e: $(kubectl) ## Install, tell the story and uninstall, in the cluster of KUBECONFIG (IMAGE, STORY_IMAGE, DSN: see hack/e2e/run.sh)
 	@IMAGE="$(IMAGE)" hack/e2e/run.sh
