@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"postbus.dev/postbus/dispatcher"
 	"postbus.dev/postbus/internal/guard"
 )
 
@@ -16,6 +17,7 @@ type callbackSettings struct {
 	// shows a value that it can't read, and people write passwords into URLs.
 	proxy       string
 	egressProxy *url.URL
+	maxCalls    int
 }
 
 func (s *callbackSettings) register(flags *flag.FlagSet) {
@@ -35,9 +37,12 @@ func (s *callbackSettings) register(flags *flag.FlagSet) {
 		"call http URLs too, where everybody on the way can read the contacts; give controller and dispatcher the same")
 }
 
-func (s *callbackSettings) registerProxy(flags *flag.FlagSet) {
+// registerCalls registers the flags about how callbacks are called.
+func (s *callbackSettings) registerCalls(flags *flag.FlagSet) {
 	flags.StringVar(&s.proxy, "egress-proxy", "",
 		"`URL` of the HTTP proxy that callbacks are called through, such as http://proxy.example.com:3128; those that the environment names are not used")
+	flags.IntVar(&s.maxCalls, "max-calls", dispatcher.DefaultMaxCalls,
+		"how many calls of callbacks one dispatcher has under way at a time, beside 4 of each subscription that it always may")
 }
 
 // check reads the values that register could not.

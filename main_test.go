@@ -234,6 +234,7 @@ func TestCommands(t *testing.T) {
 		"a retention of ingress": {[]string{"ingress", "--retention=240h"}, "flag provided but not defined: -retention", false},
 		"no connections":         {[]string{"standalone", "--max-connections=0"}, "--max-connections is 0, it must be at least 1", false},
 		"no requests":            {[]string{"ingress", "--max-requests=-1"}, "--max-requests is -1, it must be at least 1", false},
+		"no calls":               {[]string{"dispatcher", "--max-calls=0"}, "--max-calls is 0, it must be at least 1", false},
 		"a public URL of a file": {[]string{"ingress", "--public-url=file:///tmp"}, "it must be an http or https URL with a host", false},
 		"a public URL that asks": {[]string{"dispatcher", "--public-url=https://lists.example.com/?a=b"}, "it must have nothing but scheme, host, port and path", false},
 		"a mail server alone":    {[]string{"dispatcher", "--smtp-server=smtp://mail.example.com"}, "--smtp-server needs --mail-from", false},

@@ -195,7 +195,8 @@ func (p *process) runDispatcher(ctx context.Context) error {
 	return dispatcher.Run(ctx, dispatcher.Options{
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
 		Guard: p.settings.callbacks.policy, EgressProxy: p.settings.callbacks.egressProxy,
-		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics, Version: programVersion(),
+		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics,
+		MaxCalls: p.settings.callbacks.maxCalls, Version: programVersion(),
 	})
 }
 

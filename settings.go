@@ -67,7 +67,7 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	}
 	if s.runs("dispatcher") {
 		s.mail.register(flags)
-		s.callbacks.registerProxy(flags)
+		s.callbacks.registerCalls(flags)
 		flags.BoolVar(&s.subscriptionMetrics, "subscription-metrics", true,
 			"have metrics of each subscription, some 15 series for each; alerts that name a subscription need them")
 	}
@@ -90,6 +90,9 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.runs("controller") && s.retention < controllers.MinRetention {
 		return s, fmt.Errorf("--retention is %s, it must be at least %s (6 days), for a callback that is deactivated has its events of 5 days kept",
 			s.retention, controllers.MinRetention)
+	}
+	if s.runs("dispatcher") && s.callbacks.maxCalls < 1 {
+		return s, fmt.Errorf("--max-calls is %d, it must be at least 1", s.callbacks.maxCalls)
 	}
 	if err := errors.Join(s.store.check(flags), s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
 		return s, err

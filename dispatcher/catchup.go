@@ -63,7 +63,7 @@ func (r *runner) takePage(s *subscription, page []contact.Event, query store.Que
 	if len(page) < query.Limit { // there was no more
 		r.ledger.cursor = query.UpTo
 	}
-	r.dirty = true
+	r.dirty.Store(true)
 	r.rouse()
 }
 
@@ -92,7 +92,7 @@ func (r *runner) takeRecent(recent *window, upTo int64) bool {
 		// Whoever owned the row before may have been further than this tail.
 		r.ledger.cursor = max(r.ledger.cursor, upTo)
 	}
-	r.dirty = true
+	r.dirty.Store(true)
 	r.rouse()
 	return true
 }

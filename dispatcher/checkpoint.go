@@ -146,9 +146,14 @@ func (c *checkpointer) save(ctx context.Context, all []*entry, idle func(*entry)
 }
 
 // collect takes the snapshots of runners, one by one: the tail reads on between them.
+// Of thousands most have nothing to write, and are passed by without a lock.
 func (c *checkpointer) collect(all []*entry, idle func(*entry) bool) (changed []*runner, progress []store.Progress) {
 	for _, running := range all {
-		if written, ok := c.tail.snapshot(running.runner, idle(running)); ok {
+		idle := idle(running)
+		if !idle && !running.runner.dirty.Load() {
+			continue
+		}
+		if written, ok := c.tail.snapshot(running.runner, idle); ok {
 			changed = append(changed, running.runner)
 			progress = append(progress, written)
 		}

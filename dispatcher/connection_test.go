@@ -128,7 +128,9 @@ func callURL(t *testing.T, c *caller, target string) (outcome, error) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, nil)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	return c.send(c.clients.usual, request)
+	client, err := c.clients.of(t.Context(), &subscription{})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return c.send(client, request)
 }
 
 func newTestCaller(t *testing.T, options Options) *caller {

@@ -21,8 +21,12 @@ func (r *runner) begin(now time.Time) *begun {
 	if !r.mayBegin() || !r.pace.allows(now) {
 		return nil
 	}
+	if !r.calls.take(r.ledger.inFlight) {
+		return nil
+	}
 	e := r.ledger.next(now, &r.sub.rules)
 	if e == nil {
+		r.calls.give(r.ledger.inFlight + 1)
 		return nil
 	}
 	r.pace.begin(now)
@@ -39,7 +43,7 @@ func (r *runner) deliver(ctx context.Context, next *begun) {
 
 // mayBegin tells whether an attempt may be begun now, were one due. mu is held.
 func (r *runner) mayBegin() bool {
-	return !r.ended && !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.life.lasts()
+	return !r.ended && !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.calls.left(r.ledger.inFlight) && r.life.lasts()
 }
 
 // attempted is how an attempt ended, and when.
@@ -86,8 +90,11 @@ func (r *runner) settle(e *openEvent, made attempted) *begun {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.calls.give(r.ledger.inFlight)
 	r.ledger.settle(e, made.outcome, made.ended, &r.sub.rules)
-	r.dirty = r.dirty || made.verdict != aborted
+	if made.verdict != aborted {
+		r.dirty.Store(true)
+	}
 	next := r.begin(made.ended)
 	// While there are as many in flight as may be, there is nothing for the loop.
 	if next == nil || r.ledger.inFlight < r.sub.maxInFlight || r.wantsStore() && !r.reading {

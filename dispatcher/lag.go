@@ -74,7 +74,9 @@ func (r *runner) count(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lag == before && !r.live {
-		r.dirty = r.dirty || before.events != after.events
+		if before.events != after.events {
+			r.dirty.Store(true)
+		}
 		r.lag = after
 	}
 	return nil

@@ -15,6 +15,7 @@ type metrics struct {
 	latency          prometheus.Histogram
 	mails            *prometheus.CounterVec
 	mailLatency      prometheus.Histogram
+	sharedCalls      prometheus.Gauge
 	checkpointErrors prometheus.Counter
 	owned            prometheus.Gauge
 	joinErrors       prometheus.Counter
@@ -54,6 +55,10 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Help:    "The time from an opt-in request, or a deactivation, until the mail server had taken its mail, retries included.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 1800, 86400, 432000},
 		}),
+		sharedCalls: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "postbus_dispatcher_shared_calls",
+			Help: "Calls under way beyond 4 of each subscription. There are --max-calls of them at most, and what comes after waits.",
+		}),
 		checkpointErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "postbus_dispatcher_checkpoint_errors_total",
 			Help: "Checkpoints that could not be written and were tried again.",
@@ -80,7 +85,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	for _, reason := range mailReasons {
 		m.mails.WithLabelValues(string(reason))
 	}
-	registerer.MustRegister(m.attempts, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors, m.owned, m.joinErrors)
+	registerer.MustRegister(m.attempts, m.sharedCalls, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors, m.owned, m.joinErrors)
 	return m
 }
 

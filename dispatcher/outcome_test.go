@@ -287,7 +287,9 @@ func TestCutOffCallSaysNothing(t *testing.T) {
 	c := newCaller(&Options{Clock: clock.RealClock{}, Guard: toReceivers}, &listBook{})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, testkit.NewReceiver(t).URL(), nil)
 	g.Expect(err).NotTo(HaveOccurred())
-	o, _ := c.send(c.clients.usual, request)
+	client, err := c.clients.of(ctx, &subscription{})
+	g.Expect(err).NotTo(HaveOccurred())
+	o, _ := c.send(client, request)
 	g.Expect(o).To(Equal(outcome{verdict: aborted}))
 }
 

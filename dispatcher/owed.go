@@ -147,6 +147,6 @@ func (r *runner) checkWaiting(ctx context.Context) error {
 
 // changed has the ledger written, and the loop look at it. mu is held.
 func (r *runner) changed() {
-	r.dirty = true
+	r.dirty.Store(true)
 	r.rouse()
 }

@@ -30,6 +30,7 @@ const followers = 8
 type registry struct {
 	options *Options
 	tail    *tail
+	calls   *sharedCalls
 	lists   *listBook
 	members *membership
 	metrics *metrics
@@ -59,6 +60,7 @@ type registry struct {
 func newRegistry(attempts context.Context, options *Options, tail *tail, members *membership, metrics *metrics) *registry {
 	g := &registry{
 		options: options, tail: tail, lists: &listBook{}, members: members, metrics: metrics, attempts: attempts,
+		calls:  &sharedCalls{most: int64(options.MaxCalls), told: metrics.sharedCalls},
 		recent: newRecentAttempts(options.Store),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),

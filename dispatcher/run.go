@@ -44,6 +44,9 @@ type Options struct {
 	// OmitSubscriptionMetrics leaves out the metrics of each subscription, some 15
 	// series for each. Their sums stay.
 	OmitSubscriptionMetrics bool
+	// MaxCalls is how many calls may be under way at a time beside 4 of each
+	// subscription; DefaultMaxCalls when 0.
+	MaxCalls int
 	// Tracing makes spans of attempts; none when nil.
 	Tracing *tracing.Tracing
 	// Clock is the time; the real one when nil.
@@ -114,6 +117,9 @@ func Run(ctx context.Context, options Options) error {
 	}
 	if options.IdleInterval == 0 {
 		options.IdleInterval = defaultIdleInterval
+	}
+	if options.MaxCalls == 0 {
+		options.MaxCalls = DefaultMaxCalls
 	}
 	options.Secrets = newSecretReader(options.Secrets)
 	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -62,6 +63,7 @@ type runner struct {
 	aside  asideReader
 	clock  clock.Clock
 	tail   *tail
+	calls  *sharedCalls
 	logger logr.Logger
 	// deliverer makes the attempts, observe counts them: the outcome, how long
 	// it took and how old the event was then.
@@ -99,9 +101,9 @@ type runner struct {
 	requests map[store.RequestType]store.Request
 	// testing is the value of the test request that is under way.
 	testing string
-	// dirty: the ledger has changed since it was last written. written is the
-	// cursor that was.
-	dirty   bool
+	// dirty: the ledger has changed since it was last written. It is changed with mu held,
+	// but can be looked at without. written is the cursor that was written.
+	dirty   atomic.Bool
 	written int64
 	// toldFailing and toldDeactivated are what was last logged of the health.
 	toldFailing, toldDeactivated bool
@@ -201,7 +203,7 @@ func (r *runner) update(s *subscription) {
 		defer r.mu.Unlock()
 		r.sub = s
 		r.ledger.setOrdering(s.ordering)
-		r.dirty = true                    // when it will be deactivated depends on what the spec says
+		r.dirty.Store(true)               // when it will be deactivated depends on what the spec says
 		r.lag = lag{events: r.lag.events} // until it is counted
 	})
 	r.rouse()
@@ -230,7 +232,7 @@ func (r *runner) offer(event *contact.Event) bool {
 		return false
 	}
 	r.ledger.take(event, r.clock.Now())
-	r.dirty = true
+	r.dirty.Store(true)
 	return true
 }
 
@@ -243,7 +245,7 @@ func (r *runner) forget(event *contact.Event) {
 	// another subscription then, and is not taken.
 	same := *r.sub
 	r.sub = &same
-	r.dirty = true
+	r.dirty.Store(true)
 	r.rouse()
 }
 
@@ -260,7 +262,9 @@ func (r *runner) goLive(position int64) bool {
 		return false
 	}
 	r.live = true
-	r.dirty = r.dirty || r.lag.events != 0
+	if r.lag.events != 0 {
+		r.dirty.Store(true)
+	}
 	r.lag = lag{}
 	return true
 }
@@ -306,10 +310,11 @@ func (r *runner) snapshot(position int64, idle bool) (store.Progress, bool) {
 	if r.live {
 		cursor = max(cursor, position)
 	}
-	if !r.dirty && !(idle && cursor != r.written) {
+	if !r.dirty.Load() && !(idle && cursor != r.written) {
 		return store.Progress{}, false
 	}
-	r.dirty, r.written = false, cursor
+	r.dirty.Store(false)
+	r.written = cursor
 	r.tellHealth()
 	r.ledger.health.DeactivationDue = r.ledger.deactivationDue(&r.sub.rules)
 	progress := store.Progress{
@@ -328,7 +333,7 @@ func (r *runner) snapshot(position int64, idle bool) (store.Progress, bool) {
 func (r *runner) notWritten(progress *store.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.dirty = true
+	r.dirty.Store(true)
 	r.ledger.aside = append(progress.Aside, r.ledger.aside...)
 	r.ledger.taken = append(progress.Taken, r.ledger.taken...)
 	r.ledger.raised = append(progress.Raised, r.ledger.raised...)

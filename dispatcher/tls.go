@@ -34,11 +34,12 @@ type clients struct {
 	options    *Options
 	ca         keptSecret[*x509.CertPool]
 	clientCert keptSecret[tls.Certificate]
-	usual      *http.Client
 
-	mu     sync.Mutex
-	own    *http.Client
-	places tlsPlaces // that own was made from
+	mu sync.Mutex
+	// usual and own are made when a call needs them first: of thousands of
+	// subscriptions many are hardly ever called.
+	usual, own *http.Client
+	places     tlsPlaces // that own was made from
 }
 
 func newClients(options *Options) *clients {
@@ -51,7 +52,6 @@ func newClients(options *Options) *clients {
 				return callback.ParseClientCertificate(data[callback.CertificateKey], data[callback.PrivateKeyKey])
 			},
 		},
-		usual: newClient(options, usualTLS(options)),
 	}
 }
 
@@ -75,6 +75,9 @@ func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error)
 		return c.own, nil
 	}
 	if s.tls.ca.name == "" && s.tls.clientCert.name == "" {
+		if c.usual == nil {
+			c.usual = newClient(c.options, usualTLS(c.options))
+		}
 		return c.usual, nil
 	}
 	settings := usualTLS(c.options)
@@ -103,8 +106,9 @@ func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error)
 func (c *clients) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.usual.CloseIdleConnections()
-	if c.own != nil {
-		c.own.CloseIdleConnections()
+	for _, client := range []*http.Client{c.usual, c.own} {
+		if client != nil {
+			client.CloseIdleConnections()
+		}
 	}
 }

@@ -31,9 +31,25 @@ type storePlace struct {
 
 // newStore makes room for a store.
 func (p *plane) newStore(ctx context.Context, e engine, name string) (storePlace, error) {
+	return p.newStoreIn(ctx, p.folder, e, name)
+}
+
+// newStoreInMemory is newStore where no commit waits for the disk.
+func (p *plane) newStoreInMemory(ctx context.Context, e engine, name string) (made storePlace, err error) {
+	if e == sqliteEngine {
+		return p.newStoreIn(ctx, p.memory, e, name)
+	}
+	if made, err = p.newStore(ctx, e, name); err != nil {
+		return made, err
+	}
+	_, err = p.query(ctx, "ALTER DATABASE "+made.name()+" SET synchronous_commit = off")
+	return made, err
+}
+
+func (p *plane) newStoreIn(ctx context.Context, folder string, e engine, name string) (storePlace, error) {
 	p.stores++
 	name += strconv.Itoa(p.stores)
-	made := storePlace{engine: e, file: filepath.Join(p.folder, name)}
+	made := storePlace{engine: e, file: filepath.Join(folder, name)}
 	if e == sqliteEngine {
 		return made, nil
 	}
@@ -79,6 +95,9 @@ func (p *plane) startPostgreSQL() (err error) {
 	return p.server.Start()
 }
 
+// name is the database's.
+func (s storePlace) name() string { return filepath.Base(s.file) }
+
 // flag names the store to postbus.
 func (s storePlace) flag() string {
 	if s.engine == sqliteEngine {
@@ -95,7 +114,7 @@ func (s storePlace) bareFlag() string {
 // remove removes the store, so that the next ones have the disk and the memory.
 func (s storePlace) remove(ctx context.Context, p *plane) error {
 	if s.engine == postgresEngine {
-		_, err := p.query(ctx, "DROP DATABASE IF EXISTS "+filepath.Base(s.file)+" WITH (FORCE)")
+		_, err := p.query(ctx, "DROP DATABASE IF EXISTS "+s.name()+" WITH (FORCE)")
 		return err
 	}
 	var errs []error
@@ -118,7 +137,7 @@ func (s storePlace) files() (there []string) {
 // size is how many bytes the store has, when no process has it open.
 func (s storePlace) size(ctx context.Context, p *plane) (bytes float64, err error) {
 	if s.engine == postgresEngine {
-		size, err := p.query(ctx, "SELECT pg_database_size('"+filepath.Base(s.file)+"')::text")
+		size, err := p.query(ctx, "SELECT pg_database_size('"+s.name()+"')::text")
 		if err != nil {
 			return 0, err
 		}

@@ -59,11 +59,17 @@ func (p *plane) install(ctx context.Context, e engine, lists int) (*installation
 
 // installOf makes an installation of processes that are named by their commands. SQLite
 // takes one alone.
-func (p *plane) installOf(ctx context.Context, e engine, lists int, commands ...string) (_ *installation, err error) {
-	i := &installation{plane: p, namespace: p.nextNamespace()}
-	if i.store, err = p.newStore(ctx, e, "postbus"); err != nil {
+func (p *plane) installOf(ctx context.Context, e engine, lists int, commands ...string) (*installation, error) {
+	place, err := p.newStore(ctx, e, "postbus")
+	if err != nil {
 		return nil, err
 	}
+	return p.installOver(ctx, place, lists, commands...)
+}
+
+// installOver makes an installation over a store that is empty.
+func (p *plane) installOver(ctx context.Context, place storePlace, lists int, commands ...string) (*installation, error) {
+	i := &installation{plane: p, namespace: p.nextNamespace(), store: place}
 	for _, command := range commands {
 		c, err := i.component(ctx, command)
 		if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -27,12 +28,16 @@ const (
 	startPatience = time.Minute
 	// stopPatience is how long it may take to end: what Kubernetes gives a pod.
 	stopPatience = 30 * time.Second
+	// memoryFolder is where Linux keeps files in memory.
+	memoryFolder = "/dev/shm"
 )
 
 // plane is a control plane that installations of Postbus share, one after the other.
 type plane struct {
 	settings
-	folder  string
+	// folder is on the disk, memory is not where the system has such a place.
+	folder, memory string
+
 	cluster *cluster.Cluster
 	client  client.WithWatch
 	// server is started when it is needed first.
@@ -49,6 +54,12 @@ func startPlane(ctx context.Context, s settings) (*plane, error) {
 	var err error
 	if p.folder, err = os.MkdirTemp("", "postbus-bench-"); err != nil {
 		return nil, fmt.Errorf("make a folder for everything: %w", err)
+	}
+	if p.memory, err = os.MkdirTemp(memoryFolder, "postbus-bench-"); errors.Is(err, fs.ErrNotExist) {
+		p.memory, err = p.folder, nil
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a folder in memory: %w", err), p.stop())
 	}
 	if err := p.start(ctx); err != nil {
 		return nil, errors.Join(err, p.stop())
@@ -95,7 +106,7 @@ func (p *plane) stop() error {
 	if p.server != nil {
 		errs = append(errs, p.server.Remove())
 	}
-	return errors.Join(append(errs, os.RemoveAll(p.folder))...)
+	return errors.Join(append(errs, os.RemoveAll(p.folder), os.RemoveAll(p.memory))...)
 }
 
 // run starts a program and returns once a URL of it answers 200.

@@ -88,20 +88,20 @@ func (p *Progress) NotRaised(operations int64) []contact.Event {
 
 // OpenEvent is an event that was taken from the log and is not delivered yet.
 type OpenEvent struct {
-	Position int64 `json:"position"`
+	Position int64
 	// Attempts is how many attempts have failed.
-	Attempts int `json:"attempts,omitempty"`
+	Attempts int
 	// Retries is how many of the waits before retries have begun.
-	Retries int `json:"retries,omitempty"`
+	Retries int
 	// FirstAttempt is when the first attempt began, once that has failed.
-	FirstAttempt time.Time `json:"firstAttempt,omitzero"`
+	FirstAttempt time.Time
 	// NextAttempt is when the next attempt is due; zero means now.
-	NextAttempt time.Time `json:"nextAttempt,omitzero"`
+	NextAttempt time.Time
 	// WaitEnds is when the wait ends that has begun last. It is after NextAttempt
 	// where the callback asked to be called sooner.
-	WaitEnds time.Time `json:"waitEnds,omitzero"`
+	WaitEnds time.Time
 	// Replayed: the event is sent by a replay.
-	Replayed bool `json:"replayed,omitempty"`
+	Replayed bool
 }
 
 // Health is how a callback is.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"postbus.dev/postbus/internal/store"
 )
@@ -16,10 +17,8 @@ type Delivery struct {
 
 // EncodeDelivery returns the columns of a row.
 func EncodeDelivery(row *store.Delivery) (columns Delivery, err error) {
-	columns.Open, err = encodeOpen(row.Open)
-	if err == nil {
-		columns.Health, err = json.Marshal(row.Health)
-	}
+	columns.Open = encodeOpen(row.Open)
+	columns.Health, err = json.Marshal(row.Health)
 	if err == nil {
 		columns.Life, err = json.Marshal(row.Life)
 	}
@@ -45,25 +44,42 @@ func (d Delivery) Decode(row *store.Delivery) (err error) {
 }
 
 // encodeOpen returns an array with the position of each event that nothing was tried
-// with, and an object for each other one. There may be a thousand of the former in each
-// of a thousand rows, and they are written several times a second.
-func encodeOpen(open []store.OpenEvent) ([]byte, error) {
+// with, and for each other one an array of numbers. There may be a thousand of them in
+// each of a thousand rows, and they are written several times a second.
+func encodeOpen(open []store.OpenEvent) []byte {
 	column := []byte("[")
 	for i := range open {
 		if i > 0 {
 			column = append(column, ',')
 		}
-		if open[i] == (store.OpenEvent{Position: open[i].Position}) {
-			column = strconv.AppendInt(column, open[i].Position, 10)
-			continue
-		}
-		object, err := json.Marshal(&open[i])
-		if err != nil {
-			return nil, err
-		}
-		column = append(column, object...)
+		column = appendOpenEvent(column, &open[i])
 	}
-	return append(column, ']'), nil
+	return append(column, ']')
+}
+
+// openNumbers is how many numbers an event has that something was tried with: position,
+// 1 when a replay sends it, attempts, retries, and its times in microseconds: the first
+// attempt's since 1970, the next one's since the first, the end of the wait since the
+// next.
+const openNumbers = 7
+
+func appendOpenEvent(column []byte, event *store.OpenEvent) []byte {
+	if *event == (store.OpenEvent{Position: event.Position}) {
+		return strconv.AppendInt(column, event.Position, 10)
+	}
+	replayed := int64(0)
+	if event.Replayed {
+		replayed = 1
+	}
+	first, next, waitEnds := event.FirstAttempt.UnixMicro(), event.NextAttempt.UnixMicro(), event.WaitEnds.UnixMicro()
+	separator := byte('[')
+	for _, number := range [openNumbers]int64{
+		event.Position, replayed, int64(event.Attempts), int64(event.Retries), first, next - first, waitEnds - next,
+	} {
+		column = strconv.AppendInt(append(column, separator), number, 10)
+		separator = ','
+	}
+	return append(column, ']')
 }
 
 func decodeOpen(column []byte) ([]store.OpenEvent, error) {
@@ -71,19 +87,28 @@ func decodeOpen(column []byte) ([]store.OpenEvent, error) {
 	if err := json.Unmarshal(column, &elements); err != nil {
 		return nil, err
 	}
-	var open []store.OpenEvent
-	for _, element := range elements {
-		var (
-			event store.OpenEvent
-			into  any = &event.Position
-		)
-		if bytes.HasPrefix(element, []byte("{")) {
-			into = &event
-		}
-		if err := json.Unmarshal(element, into); err != nil {
+	open := make([]store.OpenEvent, len(elements))
+	for i, element := range elements {
+		if err := decodeOpenEvent(element, &open[i]); err != nil {
 			return nil, err
 		}
-		open = append(open, event)
 	}
 	return open, nil
+}
+
+func decodeOpenEvent(element []byte, event *store.OpenEvent) error {
+	if !bytes.HasPrefix(element, []byte("[")) {
+		return json.Unmarshal(element, &event.Position)
+	}
+	var numbers [openNumbers]int64
+	if err := json.Unmarshal(element, &numbers); err != nil {
+		return err
+	}
+	first := numbers[4]
+	next := first + numbers[5]
+	*event = store.OpenEvent{
+		Position: numbers[0], Replayed: numbers[1] == 1, Attempts: int(numbers[2]), Retries: int(numbers[3]),
+		FirstAttempt: time.UnixMicro(first).UTC(), NextAttempt: time.UnixMicro(next).UTC(), WaitEnds: time.UnixMicro(next + numbers[6]).UTC(),
+	}
+	return nil
 }

@@ -31,7 +31,7 @@ const (
 		SELECT e.position, e.day FROM forgetting f JOIN events e USING (position) WHERE NOT EXISTS (
 			SELECT FROM deliveries d WHERE d.namespace = e.namespace AND d.` + ofSubscription + ` AND (
 				d.cursor < f.position
-				OR EXISTS (SELECT FROM json_array_elements(nullif(d.open::text, 'null')::json) o WHERE coalesce(o ->> 'position', o #>> '{}')::bigint = f.position)
+				OR EXISTS (SELECT FROM json_array_elements(d.open) o WHERE coalesce(o ->> 0, o #>> '{}')::bigint = f.position)
 				OR EXISTS (SELECT FROM json_array_elements(d.life #> '{owed,spans}') o
 					WHERE coalesce((o ->> 'after')::bigint, 0) < f.position AND coalesce((o ->> 'upTo')::bigint, 0) >= f.position)
 				OR EXISTS (SELECT FROM set_aside a

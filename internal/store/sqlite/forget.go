@@ -25,7 +25,7 @@ const (
 		SELECT f.position FROM forgetting f JOIN events e USING (position) WHERE NOT EXISTS (
 			SELECT 1 FROM deliveries d WHERE d.namespace = e.namespace AND d.` + ofSubscription + ` AND (
 				d.cursor < f.position
-				OR EXISTS (SELECT 1 FROM json_each(d.open) WHERE coalesce(value ->> '$.position', value) = f.position)
+				OR EXISTS (SELECT 1 FROM json_each(d.open) WHERE coalesce(value ->> 0, value) = f.position)
 				OR EXISTS (SELECT 1 FROM json_each(d.life, '$.owed.spans')
 					WHERE value ->> '$.after' < f.position AND value ->> '$.upTo' >= f.position)
 				OR EXISTS (SELECT 1 FROM set_aside a
