@@ -18,7 +18,8 @@ type trial struct {
 }
 
 // trials are all that there are.
-func trials() (all []trial) {
+func trials() []trial {
+	all := []trial{disk()}
 	for _, e := range []engine{sqliteEngine, postgresEngine} {
 		all = append(all, keepUp(e), neighbours(e), replaying(e), idle(e), backlog(e), growth(e), apiWrites(e))
 	}
