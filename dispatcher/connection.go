@@ -18,6 +18,15 @@ import (
 // largest rateLimit.maxInFlight can use.
 const maxConnections = 1000
 
+// A connection of HTTP/2 outlives calls that time out, so one that died without a word,
+// as when a NAT forgets it, would have every call fail until the kernel gives it up. The
+// callback's end is asked whether it lives after pingAfter without a frame, and has
+// pingTimeout to answer.
+const (
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
 // maxAnswerHeader is how many bytes an answer's headers may have.
 const maxAnswerHeader = 64 << 10
 
@@ -35,6 +44,7 @@ func newCallTransport(options *Options, settings *tls.Config) callTransport {
 	t := &http.Transport{
 		TLSClientConfig:        settings,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		DisableCompression:     true, // nobody looks at the answer's body
 		MaxIdleConnsPerHost:    maxConnections,
 		IdleConnTimeout:        90 * time.Second,

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -109,6 +110,84 @@ func TestBrokenTLS(t *testing.T) {
 			o := callOnce(t, Options{Guard: toReceivers, RootCAs: authority.Pool()}, row.url(t), time.Second)
 			NewWithT(t).Expect(o).To(Equal(row.want))
 		})
+	}
+}
+
+// A connection of HTTP/2 that dies without a word is given up, and calls go on by another.
+func TestSilentConnectionIsGivenUp(t *testing.T) {
+	g := NewWithT(t)
+	authority := testkit.NewAuthority(t)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		g.Expect(r.ProtoMajor).To(Equal(2))
+	}))
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{authority.IssuePair(t, nil)}, MinVersion: tls.VersionTLS12}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	address, silence := forgetful(t, server.Listener.Addr().String())
+	c := newTestCaller(t, Options{Guard: toReceivers, RootCAs: authority.Pool()})
+	client, err := c.clients.of(t.Context(), &subscription{})
+	g.Expect(err).NotTo(HaveOccurred())
+	settings := client.Transport.(callTransport).HTTP2
+	g.Expect(*settings).To(Equal(http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}))
+	settings.SendPingTimeout, settings.PingTimeout = 100*time.Millisecond, 100*time.Millisecond
+
+	call := func() outcome {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address, nil)
+		g.Expect(err).NotTo(HaveOccurred())
+		o, _ := c.send(client, request)
+		return o
+	}
+	delivers := outcome{verdict: delivered, status: http.StatusOK}
+	g.Expect(call()).To(Equal(delivers))
+	silence()
+	g.Expect(call().verdict).To(Equal(failed))
+	g.Eventually(call, patience).Should(Equal(delivers))
+}
+
+// forgetful forwards connections to an address, as a NAT does. silence has it forget
+// those there are: it keeps them, and forwards no byte more.
+func forgetful(t *testing.T, to string) (address string, silence func()) {
+	var (
+		mu    sync.Mutex
+		quiet = make(chan struct{})
+	)
+	forward := func(into io.Writer, from net.Conn, quiet <-chan struct{}) {
+		buffer := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buffer)
+			if err != nil {
+				return
+			}
+			select {
+			case <-quiet: // read, and dropped
+			default:
+				_, _ = into.Write(buffer[:n])
+			}
+		}
+	}
+	address = listen(t, func(near net.Conn) {
+		defer func() { _ = near.Close() }()
+		far, err := new(net.Dialer).DialContext(context.WithoutCancel(t.Context()), "tcp", to)
+		if err != nil {
+			return
+		}
+		mu.Lock()
+		forgotten := quiet
+		mu.Unlock()
+		var answers sync.WaitGroup
+		answers.Go(func() { forward(near, far, forgotten) })
+		forward(far, near, forgotten)
+		_ = far.Close()
+		answers.Wait()
+	})
+	return address, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		close(quiet)
+		quiet = make(chan struct{})
 	}
 }
 

@@ -217,6 +217,14 @@ func (r *runner) has(s *subscription) bool {
 	return reflect.DeepEqual(r.sub, s)
 }
 
+// lists are those whose events the runner may want; one without a name is for all of
+// the namespace.
+func (r *runner) lists() []contact.ListKey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sub.lists()
+}
+
 // offer hands an event to a runner that is live. It returns false when the
 // runner leaves the tail instead, because its ledger is full.
 func (r *runner) offer(event *contact.Event) bool {

@@ -172,6 +172,19 @@ func (s *subscription) isMail() bool {
 	return is || s.key.IsNotices()
 }
 
+// lists are those whose events may be wanted; one without a name is for all of the
+// namespace.
+func (s *subscription) lists() []contact.ListKey {
+	if len(s.filter.Lists) == 0 || len(s.filter.Operations) > 0 { // these are of no list
+		return []contact.ListKey{{Namespace: s.key.Namespace}}
+	}
+	lists := make([]contact.ListKey, len(s.filter.Lists))
+	for i, name := range s.filter.Lists {
+		lists[i] = contact.ListKey{Namespace: s.key.Namespace, Name: name}
+	}
+	return lists
+}
+
 // wants tells whether an event is sent. One without a contact is operational, or
 // is about somebody who had left already, or is a tombstone.
 func (s *subscription) wants(event *contact.Event) bool {

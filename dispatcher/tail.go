@@ -40,8 +40,9 @@ type tail struct {
 	mu sync.Mutex
 	// position is up to where every runner on the tail was offered everything.
 	position int64
-	// live are the runners on the tail, by namespace.
-	live map[string]map[*runner]struct{}
+	// live are the runners on the tail, by the lists whose events they may want; under
+	// no name those that may want events of any list of the namespace.
+	live map[contact.ListKey]map[*runner]struct{}
 	// window has the last events up to position.
 	window window
 }
@@ -52,7 +53,7 @@ func newTail(ctx context.Context, log store.Log, clock clock.Clock) (*tail, erro
 		return nil, fmt.Errorf("find the end of the event log: %w", err)
 	}
 	return &tail{
-		log: log, clock: clock, position: head, live: map[string]map[*runner]struct{}{}, window: window{after: head},
+		log: log, clock: clock, position: head, live: map[contact.ListKey]map[*runner]struct{}{}, window: window{after: head},
 	}, nil
 }
 
@@ -85,10 +86,9 @@ func (t *tail) readPage(ctx context.Context) error {
 
 // offer hands one event to those who want it. mu is held.
 func (t *tail) offer(event *contact.Event) {
-	for r := range t.live[event.List.Namespace] {
-		if !r.offer(event) {
-			delete(t.live[event.List.Namespace], r)
-		}
+	t.offerTo(contact.ListKey{Namespace: event.List.Namespace}, event)
+	if event.List.Name != "" {
+		t.offerTo(event.List, event)
 	}
 	switch {
 	case event.Forget:
@@ -100,6 +100,15 @@ func (t *tail) offer(event *contact.Event) {
 	}
 	t.window.add(event)
 	t.position = event.Position
+}
+
+// offerTo hands an event to the live runners of a list. mu is held.
+func (t *tail) offerTo(list contact.ListKey, event *contact.Event) {
+	for r := range t.live[list] {
+		if !r.offer(event) {
+			t.remove(r)
+		}
+	}
 }
 
 // at returns the position up to which the tail has read.
@@ -124,11 +133,23 @@ func (t *tail) join(r *runner) {
 	if !r.goLive(t.position) {
 		return
 	}
-	namespace := r.key.Namespace
-	if t.live[namespace] == nil {
-		t.live[namespace] = map[*runner]struct{}{}
+	for _, list := range r.lists() {
+		if t.live[list] == nil {
+			t.live[list] = map[*runner]struct{}{}
+		}
+		t.live[list][r] = struct{}{}
 	}
-	t.live[namespace][r] = struct{}{}
+}
+
+// remove takes a runner from among the live ones, if it is there. mu is held, and the
+// runner's subscription is what it was when it joined.
+func (t *tail) remove(r *runner) {
+	for _, list := range r.lists() {
+		delete(t.live[list], r)
+		if len(t.live[list]) == 0 {
+			delete(t.live, list)
+		}
+	}
 }
 
 // leave takes a runner off the tail and calls then, if it is not nil, before
@@ -136,10 +157,7 @@ func (t *tail) join(r *runner) {
 func (t *tail) leave(r *runner, then func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.live[r.key.Namespace], r)
-	if len(t.live[r.key.Namespace]) == 0 {
-		delete(t.live, r.key.Namespace)
-	}
+	t.remove(r)
 	r.goBehind(t.position)
 	if then != nil {
 		then()

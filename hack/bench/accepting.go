@@ -72,7 +72,7 @@ type acceptingSubject struct {
 }
 
 func (s *acceptingSubject) startBare(ctx context.Context) error {
-	address, err := freeAddress(ctx)
+	address, err := s.installed.plane.freeAddress(ctx)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (p *plane) installOver(ctx context.Context, place storePlace, lists int, co
 
 // component adds a process to be started, at addresses that it keeps.
 func (i *installation) component(ctx context.Context, command string) (*component, error) {
-	metrics, err := freeAddress(ctx)
+	metrics, err := i.plane.freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (i *installation) component(ctx context.Context, command string) (*componen
 	c := &component{name: i.namespace + "-" + command, command: command, ready: i.metrics + "/readyz"}
 	c.arguments = []string{"--kubeconfig=" + i.plane.kubeconfig(), i.store.flag(), "--metrics-address=" + metrics, "--profiling"}
 	if command != "controller" && command != "dispatcher" {
-		ingress, err := freeAddress(ctx)
+		ingress, err := i.plane.freeAddress(ctx)
 		if err != nil {
 			return nil, err
 		}

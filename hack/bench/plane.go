@@ -30,6 +30,8 @@ const (
 	stopPatience = 30 * time.Second
 	// memoryFolder is where Linux keeps files in memory.
 	memoryFolder = "/dev/shm"
+	// firstPort and lastPort are where addresses are looked for.
+	firstPort, lastPort = 20_000, 30_000
 )
 
 // plane is a control plane that installations of Postbus share, one after the other.
@@ -42,6 +44,8 @@ type plane struct {
 	client  client.WithWatch
 	// server is started when it is needed first.
 	server *testkit.PostgreSQL
+	// port is the last one that was looked at.
+	port int
 	// installations and stores count, so that each has a name of its own.
 	installations, stores int
 	// accepted is how many contacts a second were accepted from 64 callers.
@@ -50,7 +54,7 @@ type plane struct {
 
 func startPlane(ctx context.Context, s settings) (*plane, error) {
 	log.SetLogger(logr.Discard()) // what clients of the API server have to say
-	p := &plane{settings: s, accepted: map[engine]float64{}}
+	p := &plane{settings: s, port: firstPort, accepted: map[engine]float64{}}
 	var err error
 	if p.folder, err = os.MkdirTemp("", "postbus-bench-"); err != nil {
 		return nil, fmt.Errorf("make a folder for everything: %w", err)
@@ -146,13 +150,17 @@ func awaitOK(ctx context.Context, method, url string) error {
 	}
 }
 
-// freeAddress returns an address of loopback that nobody listens on.
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+// freeAddress returns an address of loopback that nobody listens on. It is below those
+// that the system gives to connections, of which there are thousands.
+func (p *plane) freeAddress(ctx context.Context) (string, error) {
+	for p.port < lastPort {
+		p.port++
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)))
+		if err == nil {
+			return listener.Addr().String(), listener.Close()
+		}
 	}
-	return listener.Addr().String(), listener.Close()
+	return "", errors.New("find a free port: there is none")
 }
 
 // nextNamespace returns the name of a namespace that nothing was in.
