@@ -36,6 +36,8 @@ func TestAllocationsOfADelivery(t *testing.T) {
 		}))
 	}
 	r.run()
+	// What was posted before would be read from the store, once more for each.
+	g.Eventually(r.log.String, patience).Should(ContainSubstring("dispatcher is running"))
 	r.postMany("ada", events)
 	for _, subscription := range subscriptions {
 		g.Eventually(r.delivery(subscription), patience).Should(HaveField("Behind", int64(events)))
