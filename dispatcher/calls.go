@@ -10,7 +10,8 @@ const (
 	// ownCalls is how many calls a subscription may always have under way, so that
 	// callbacks that hang take no other's turn.
 	ownCalls = 4
-	// DefaultMaxCalls is Options.MaxCalls where that is 0: some 200 MB of calls.
+	// DefaultMaxCalls is how many calls the subscriptions of a dispatcher share where
+	// Options.MaxCalls says nothing: some 200 MB.
 	DefaultMaxCalls = 4096
 )
 

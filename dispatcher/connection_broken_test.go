@@ -150,6 +150,7 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 // forgetful forwards connections to an address, as a NAT does. silence has it forget
 // those there are: it keeps them, and forwards no byte more.
 func forgetful(t *testing.T, to string) (address string, silence func()) {
+	t.Helper()
 	var (
 		mu    sync.Mutex
 		quiet = make(chan struct{})
