@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -13,12 +14,15 @@ const (
 	// DefaultMaxCalls is how many calls the subscriptions of a dispatcher share where
 	// Options.MaxCalls says nothing: some 200 MB.
 	DefaultMaxCalls = 4096
+	// sharedCallRetry is the wait of a subscription that got no shared call, unless one
+	// of its own ends before.
+	sharedCallRetry = time.Second
 )
 
 // sharedCalls are the calls that the subscriptions of a dispatcher may have under way
 // beyond ownCalls of each: what a thousand callbacks that hang take of its memory and
-// files is bounded by them. One that gets none of them has calls of its own under way,
-// and asks again when one of these ends.
+// files is bounded by them. One that gets none asks again when one of its own ends, and
+// after sharedCallRetry, as those may hang too.
 type sharedCalls struct {
 	most int64
 	used atomic.Int64

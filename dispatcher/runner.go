@@ -302,6 +302,8 @@ func (r *runner) start(ctx context.Context) time.Time {
 		if next = r.ledger.nextDue(&r.sub.rules); !next.IsZero() {
 			next = later(next, r.pace.next(now))
 		}
+	} else if !r.calls.left(r.ledger.inFlight) { // nobody tells when others give theirs back
+		next = now.Add(sharedCallRetry)
 	}
 	if recount := now.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
 		next = recount
