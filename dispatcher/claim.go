@@ -12,13 +12,13 @@ import (
 	"postbus.dev/postbus/internal/store"
 )
 
-const (
-	// notOpenRetry is the wait for the controller to open a subscription's row.
-	notOpenRetry = time.Second
-	// ownedRetry is the wait for another dispatcher to release a row, should its
-	// release not be heard of.
-	ownedRetry = time.Second
-)
+// ownedRetry is the wait for another dispatcher to release a row, should its release not
+// be heard of.
+const ownedRetry = time.Second
+
+// errNotOpen: the controller has not opened the row. It changes the object's status once
+// it has, which is heard of; to ask again is for when that changed nothing.
+var errNotOpen = errors.New("the controller has not opened the delivery state")
 
 // A row belongs to one dispatcher at a time, and changes hands like this:
 //
@@ -51,11 +51,11 @@ func (g *registry) claim(ctx context.Context, s *subscription, life *life) error
 	delivery, err := g.options.Store.ClaimDelivery(ctx, s.key, g.members.name)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		if !s.isMail() { // the tail tells of a list's first mail
-			g.queue.AddAfter(s.key, notOpenRetry)
-		}
 		g.doubt(s.key, false)
-		return nil
+		if s.isMail() { // the tail tells of a list's first mail
+			return nil
+		}
+		return errNotOpen
 	case errors.Is(err, store.ErrOwned):
 		g.contest(s.key)
 		g.queue.AddAfter(s.key, ownedRetry)

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -187,12 +188,14 @@ func (g *registry) followAll(ctx context.Context) {
 		if shutdown {
 			return
 		}
-		if err := g.follow(ctx, key); err != nil && ctx.Err() == nil {
-			logr.FromContextOrDiscard(ctx).Error(err, "subscription can't be followed, trying again",
-				"namespace", key.Namespace, "name", key.Name)
-			g.queue.AddRateLimited(key)
-		} else {
+		if err := g.follow(ctx, key); err == nil {
 			g.queue.Forget(key)
+		} else {
+			if ctx.Err() == nil && !errors.Is(err, errNotOpen) {
+				logr.FromContextOrDiscard(ctx).Error(err, "subscription can't be followed, trying again",
+					"namespace", key.Namespace, "name", key.Name)
+			}
+			g.queue.AddRateLimited(key)
 		}
 		g.queue.Done(key)
 	}
