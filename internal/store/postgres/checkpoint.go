@@ -13,10 +13,11 @@ import (
 
 const (
 	// lockRows locks the rows that are still of this token, so that nobody claims
-	// them until the commit.
+	// them until the commit. Their order does not matter: whoever locks more than one
+	// has locked the counter before.
 	lockRows = `SELECT d.namespace, d.name, d.operations FROM deliveries d
 		JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, name, token) USING (namespace, name, token)
-		ORDER BY d.namespace, d.name FOR UPDATE OF d`
+		FOR UPDATE OF d`
 
 	updateDeliveries = `UPDATE deliveries d SET cursor = k.cursor, behind = k.behind, operations = k.operations, revision = k.revision,
 			open = k.open::json, health = k.health::json, life = k.life::json
