@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -340,4 +341,19 @@ func TestVersionNamesItsCommit(t *testing.T) {
 	var out bytes.Buffer
 	g.Expect(run(t.Context(), []string{"version"}, &out)).To(Succeed())
 	g.Expect(out.String()).To(Equal(programVersion() + " (commit 0123abc)\n"))
+}
+
+func TestUseProcessors(t *testing.T) {
+	g := NewWithT(t)
+	before := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(before)
+	t.Setenv("GOMAXPROCS", "1")
+	useProcessors()
+	g.Expect(runtime.GOMAXPROCS(0)).To(Equal(1), "as somebody said")
+	t.Setenv("GOMAXPROCS", "")
+	useProcessors()
+	g.Expect(runtime.GOMAXPROCS(0)).To(Equal(2))
+	runtime.GOMAXPROCS(3)
+	useProcessors()
+	g.Expect(runtime.GOMAXPROCS(0)).To(Equal(3))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ type process struct {
 // runProcess runs a command's components until the context ends or one of them
 // can't go on.
 func runProcess(ctx context.Context, s settings) (err error) {
+	useProcessors()
 	ctx = withLogger(ctx, s.logLevel)
 	// controller-runtime's registry has the Go runtime's metrics and its own already.
 	p := &process{settings: s, synced: make(chan struct{}), metrics: metrics.Registry}
@@ -93,6 +95,15 @@ func runProcess(ctx context.Context, s settings) (err error) {
 		return nil // it was asked to stop, and something was still starting
 	}
 	return err
+}
+
+// useProcessors has Go run goroutines on two threads at least, unless GOMAXPROCS says
+// otherwise. On the only one, a commit that waits for the disk holds up the callers who
+// would share the next: it is some milliseconds until the runtime lets them go on.
+func useProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == 1 {
+		runtime.GOMAXPROCS(2)
+	}
 }
 
 // lastTraces is how long the last traces may take to be sent when a process ends.
