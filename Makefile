@@ -33,7 +33,7 @@ MAIL_ADDRESS ?= 127.0.0.1:2525
 METRICS_ADDRESS ?= 127.0.0.1:8081
 
 # How many rounds a benchmark has; odd, as it tells their median.
-ROUNDS ?= 7
+ROUNDS ?= 3
 
 # How many events wait where a benchmark has a large backlog.
 BACKLOG ?= 1000000
@@ -87,11 +87,11 @@ fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 	@hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=7, FIGURES=regular expression, BACKLOG=events, PROFILES=folder)
+bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=3, FIGURES=regular expression, BACKLOG=events, PROFILES=folder)
 	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='$(FIGURES)' --backlog=$(BACKLOG) --profiles='$(PROFILES)'
 
 .PHONY: bench-neighbours
-bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one in the dispatcher alone (ROUNDS=7)
+bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one in the dispatcher alone (ROUNDS=3)
 	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
 
 .PHONY: e2e

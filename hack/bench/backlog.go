@@ -17,7 +17,7 @@ const smallBacklog = 100_000
 // fast it catches up, which must not depend on how many they are.
 func backlog(e engine) trial {
 	return trial{
-		name: fmt.Sprintf("backlog, %s", e), once: true,
+		name: fmt.Sprintf("backlog, %s", e),
 		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			b := &backlogged{installation: i, receiver: newReceiver()}
 			if err := b.listen(ctx, b.receiver); err != nil {

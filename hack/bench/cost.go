@@ -8,7 +8,11 @@ import (
 
 // cost is what a process has used: processor time, of its own and of the kernel for
 // it, and memory that it allocated, whether or not that is free again.
-type cost struct{ seconds, bytes float64 }
+type cost struct {
+	seconds, bytes float64
+	// database is the processor time of the database's server; 0 where there is none.
+	database float64
+}
 
 // costOf is how many contacts or calls costs are told of.
 const costOf = 10_000
@@ -17,7 +21,10 @@ const costOf = 10_000
 // before, for costOf of them.
 func (c cost) since(before cost, done int) cost {
 	share := float64(costOf) / float64(done)
-	return cost{seconds: (c.seconds - before.seconds) * share, bytes: (c.bytes - before.bytes) * share}
+	return cost{
+		seconds: (c.seconds - before.seconds) * share, bytes: (c.bytes - before.bytes) * share,
+		database: (c.database - before.database) * share,
+	}
 }
 
 // cost asks the process what it has used until now.
@@ -30,7 +37,20 @@ func (i *installation) cost(ctx context.Context) (used cost, err error) {
 	if used.seconds == 0 || used.bytes == 0 {
 		return used, fmt.Errorf("%s has no processor time or no memory", i.metrics)
 	}
-	return used, nil
+	used.database, err = i.databaseSeconds()
+	return used, err
+}
+
+// databaseSeconds is the processor time of the database's server; 0 where there is none.
+func (i *installation) databaseSeconds() (float64, error) {
+	if i.store.engine == sqliteEngine {
+		return 0, nil
+	}
+	server, err := i.plane.server.PID()
+	if err != nil {
+		return 0, err
+	}
+	return secondsWithChildren(server)
 }
 
 // readMetrics reads the metrics of the process that delivers.

@@ -10,9 +10,6 @@ import (
 // trial finds out several things at once that have no limit of their own beside them.
 type trial struct {
 	name string
-	// once: it is measured once, as it takes too long for rounds, or as what it
-	// measures hardly spreads.
-	once bool
 	// measure adds a value to each of its facts a round.
 	measure func(ctx context.Context, p *plane, found *facts) error
 }
@@ -71,9 +68,6 @@ func (f *facts) add(found fact, value float64) {
 
 // try measures a trial in rounds.
 func try(ctx context.Context, p *plane, t trial, rounds int, found *facts) error {
-	if t.once {
-		rounds = 1
-	}
 	for range rounds {
 		if err := t.measure(ctx, p, found); err != nil {
 			return err
@@ -104,7 +98,7 @@ func (f *fact) bar() string {
 		bar, missed = fmt.Sprintf("at least %g", f.least), median < f.least
 	}
 	if missed {
-		bar += ", **missed**"
+		bar += missedMark
 	}
 	return bar
 }

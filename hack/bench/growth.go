@@ -15,7 +15,7 @@ const grownContacts = 20_000
 // contacts with two events take more than those with one.
 func growth(e engine) trial {
 	return trial{
-		name: fmt.Sprintf("store, %s", e), once: true,
+		name: fmt.Sprintf("store, %s", e),
 		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			// The first ones make tables and indexes that are no longer empty.
 			if _, err := i.grow(ctx, importing{name: "first", contacts: grownContacts / 4}); err != nil {

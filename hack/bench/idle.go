@@ -28,7 +28,7 @@ func idle(e engine) trial {
 		memory.most, share.most = 0, 0
 	}
 	return trial{
-		name: fmt.Sprintf("idle, %s, %d subscriptions, %s", e, idleSubscriptions, measured), once: true,
+		name: fmt.Sprintf("idle, %s, %d subscriptions, %s", e, idleSubscriptions, measured),
 		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			if err := i.listen(ctx, newReceiver()); err != nil {
 				return err

@@ -18,7 +18,7 @@ const (
 // each of 100 events a second. What it tells beside is what a bare client does.
 func keepUp(e engine) trial {
 	return trial{
-		name: fmt.Sprintf("keeping up, %s, %d events/s to %d subscriptions", e, fanOutRate, fanOut), once: true,
+		name: fmt.Sprintf("keeping up, %s, %d events/s to %d subscriptions", e, fanOutRate, fanOut),
 		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			receiver := newReceiver()
 			if err := i.listen(ctx, receiver); err != nil {

@@ -64,7 +64,7 @@ func parse(arguments []string) (s settings, err error) {
 	flags.StringVar(&s.programs, "programs", "bin", "`folder` of etcd and kube-apiserver")
 	flags.StringVar(&s.crds, "crds", "config/crd", "`folder` of the custom resource definitions")
 	flags.StringVar(&s.out, "out", "docs/benchmarks.md", "`file` that gets the results between its marks")
-	flags.IntVar(&s.rounds, "rounds", 7, "how often each figure is measured; odd, as medians are told")
+	flags.IntVar(&s.rounds, "rounds", 3, "how often each figure is measured; odd, as medians are told")
 	flags.StringVar(&s.profiles, "profiles", "", "`folder` that gets a profile of Postbus in each figure; none without")
 	flags.IntVar(&s.backlog, "backlog", 1_000_000, "how many `events` wait for a subscription that has a large backlog; even")
 	figures := flags.String("figures", "", "`regular expression` of the names of the figures to measure; all without")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -57,7 +58,11 @@ const ticksPerSecond = 100
 // usage is what the kernel says that a process has used: processor time until now, and
 // the memory that it has now. Nothing has to be asked of the process for that, which
 // would cost it as much as it uses while it is idle.
-type usage struct{ seconds, bytes float64 }
+type usage struct {
+	seconds, bytes float64
+	// ended is the processor time of its children that have ended.
+	ended float64
+}
 
 func usageOf(pid int) (u usage, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -67,19 +72,50 @@ func usageOf(pid int) (u usage, err error) {
 	return parseUsage(string(text))
 }
 
+// secondsWithChildren is the processor time of a process and of its children, whether or
+// not they have ended.
+func secondsWithChildren(pid int) (seconds float64, err error) {
+	used, err := usageOf(pid)
+	if err != nil {
+		return 0, err
+	}
+	seconds = used.seconds + used.ended
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0, fmt.Errorf("ask for the children of a process: %w", err)
+	}
+	for _, field := range strings.Fields(string(children)) {
+		child, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, fmt.Errorf("ask for the children of a process: %w", err)
+		}
+		used, err := usageOf(child)
+		switch {
+		case err == nil:
+			seconds += used.seconds
+		case !errors.Is(err, os.ErrNotExist): // it has ended meanwhile
+			return 0, err
+		}
+	}
+	return seconds, nil
+}
+
 // parseUsage reads what proc_pid_stat(5) describes. What stands in brackets is the
 // program's name, with whatever is in that.
 func parseUsage(text string) (u usage, err error) {
-	const utime, stime, rss = 14 - 3, 15 - 3, 24 - 3 // counted from the third, behind the brackets
+	const utime, stime, cutime, cstime, rss = 14 - 3, 15 - 3, 16 - 3, 17 - 3, 24 - 3 // counted from the third, behind the brackets
 	fields := strings.Fields(text[strings.LastIndex(text, ")")+1:])
 	if len(fields) <= rss {
 		return u, fmt.Errorf("ask what a process uses: %d fields", len(fields))
 	}
-	var numbers [3]float64
-	for i, field := range []int{utime, stime, rss} {
+	var numbers [5]float64
+	for i, field := range []int{utime, stime, cutime, cstime, rss} {
 		if numbers[i], err = strconv.ParseFloat(fields[field], 64); err != nil {
 			return u, fmt.Errorf("ask what a process uses: %w", err)
 		}
 	}
-	return usage{seconds: (numbers[0] + numbers[1]) / ticksPerSecond, bytes: numbers[2] * float64(os.Getpagesize())}, nil
+	return usage{
+		seconds: (numbers[0] + numbers[1]) / ticksPerSecond, ended: (numbers[2] + numbers[3]) / ticksPerSecond,
+		bytes: numbers[4] * float64(os.Getpagesize()),
+	}, nil
 }

@@ -14,7 +14,8 @@ const (
 )
 
 // awaitQuiet returns once all processes have done what there was to do, such as to
-// write thousands of statuses, so that it is not in what is measured next.
+// write thousands of statuses or to vacuum a table, so that it is not in what is measured
+// next.
 func (i *installation) awaitQuiet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, i.patience())
 	defer cancel()
@@ -50,5 +51,6 @@ func (i *installation) usedSeconds() (seconds float64, err error) {
 		}
 		seconds += used.seconds
 	}
-	return seconds, nil
+	database, err := i.databaseSeconds()
+	return seconds + database, err
 }

@@ -25,7 +25,7 @@ const (
 // the same callback meanwhile.
 func replaying(e engine) trial {
 	return trial{
-		name: fmt.Sprintf("replay, %s", e), once: true,
+		name: fmt.Sprintf("replay, %s", e),
 		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			r := &replayed{installation: i, again: newReceiver(), live: newArrivals()}
 			if err := r.listen(ctx, r); err != nil {

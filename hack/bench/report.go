@@ -31,14 +31,23 @@ func (s spread) number(digits int) string {
 	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, s.median, digits, s.least, digits, s.most)
 }
 
+// missedMark stands behind a bar that was missed.
+const missedMark = ", **missed**"
+
 // row is the result as a row of the table.
 func (r result) row() string {
-	bar := ""
+	bar, database := "", ""
 	if r.bar > 0 {
 		bar = fmt.Sprintf("%.2f", r.bar)
+		if spreadOf(r.ratios).median < r.bar {
+			bar += missedMark
+		}
 	}
-	return fmt.Sprintf("| %s | %s %s | %s | %s | %s | %s | %s |", r.name, spreadOf(r.measured).number(0), r.unit,
-		spreadOf(r.limits).number(0), spreadOf(r.ratios).number(2), bar, spreadOf(r.seconds).number(2), spreadOf(r.megabytes).number(0))
+	if used := spreadOf(r.database); used.most > 0 {
+		database = used.number(2)
+	}
+	return fmt.Sprintf("| %s | %s %s | %s | %s | %s | %s | %s | %s |", r.name, spreadOf(r.measured).number(0), r.unit,
+		spreadOf(r.limits).number(0), spreadOf(r.ratios).number(2), bar, spreadOf(r.seconds).number(2), database, spreadOf(r.megabytes).number(0))
 }
 
 // report is what was measured in one run.
@@ -147,7 +156,7 @@ func (r *report) text() string {
 	fmt.Fprintf(&text, "%d rounds, medians, and in brackets the least and the greatest. Made in %d minutes by %s on %s.\n",
 		r.rounds, int(r.took.Minutes())+1, r.versions, machine())
 	if len(r.results) > 0 {
-		table(&text, "| | Postbus | limit | ratio | bar | CPU s for 10,000 | MB allocated for 10,000 |", rowsOf(r.results))
+		table(&text, "| | Postbus | limit | ratio | bar | CPU s for 10,000 | PostgreSQL's CPU s for 10,000 | MB allocated for 10,000 |", rowsOf(r.results))
 		text.WriteString("\n![The ratios as bars](" + ratioFile + ")\n")
 	}
 	if len(r.latencies) > 0 {

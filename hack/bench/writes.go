@@ -21,7 +21,7 @@ const (
 // an hour: while nothing happens, and while it gets an event each second.
 func apiWrites(e engine) trial {
 	return trial{
-		name: fmt.Sprintf("API server, %s, %d subscriptions", e, writingSubscriptions), once: true,
+		name: fmt.Sprintf("API server, %s, %d subscriptions", e, writingSubscriptions),
 		measure: on(e, func(ctx context.Context, i *installation, found *facts) error {
 			if err := i.listen(ctx, newReceiver()); err != nil {
 				return err

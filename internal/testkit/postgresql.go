@@ -243,16 +243,25 @@ func (p *PostgreSQL) Stop() error {
 	return p.command("pg_ctl", "stop", "--pgdata", p.data(), "--mode", "fast", "--wait", "--silent")
 }
 
-// Kill ends the server as a crash does.
-func (p *PostgreSQL) Kill() error {
+// PID is the process that the server's other processes are children of.
+func (p *PostgreSQL) PID() (int, error) {
 	content, err := os.ReadFile(filepath.Join(p.data(), "postmaster.pid"))
 	if err != nil {
-		return fmt.Errorf("kill PostgreSQL: %w", err)
+		return 0, fmt.Errorf("find PostgreSQL: %w", err)
 	}
 	first, _, _ := strings.Cut(string(content), "\n")
 	pid, err := strconv.Atoi(first)
 	if err != nil {
-		return fmt.Errorf("kill PostgreSQL: %w", err)
+		return 0, fmt.Errorf("find PostgreSQL: %w", err)
+	}
+	return pid, nil
+}
+
+// Kill ends the server as a crash does.
+func (p *PostgreSQL) Kill() error {
+	pid, err := p.PID()
+	if err != nil {
+		return err
 	}
 	p.running = false
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
