@@ -153,7 +153,7 @@ func TestParseUsage(t *testing.T) {
 }
 
 // A child that has ended counts as one that has not.
-func TestSecondsWithChildren(t *testing.T) {
+func TestSecondsOf(t *testing.T) {
 	g := NewWithT(t)
 	const work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; "
 	shell := exec.CommandContext(t.Context(), "/bin/sh", "-c", "("+work+"); ("+work+"echo done; read end) <&3 & echo $!; wait")
@@ -176,11 +176,13 @@ func TestSecondsWithChildren(t *testing.T) {
 	living, err := usageOf(child)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(living.seconds).To(BeNumerically(">", 0))
-	all, err := secondsWithChildren(shell.Process.Pid)
+	all, err := secondsOf([]int{shell.Process.Pid, child})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(all).To(BeNumerically("~", own.seconds+own.ended+living.seconds, 0.05))
 	g.Expect(holds.Close()).To(Succeed())
 	g.Expect(shell.Wait()).To(Succeed())
+	_, err = secondsOf([]int{shell.Process.Pid})
+	g.Expect(err).To(MatchError(os.ErrNotExist))
 }
 
 func TestReadImported(t *testing.T) {

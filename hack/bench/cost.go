@@ -46,11 +46,11 @@ func (i *installation) databaseSeconds() (float64, error) {
 	if i.store.engine == sqliteEngine {
 		return 0, nil
 	}
-	server, err := i.plane.server.PID()
+	server, err := i.plane.server.Processes()
 	if err != nil {
 		return 0, err
 	}
-	return secondsWithChildren(server)
+	return secondsOf(server)
 }
 
 // readMetrics reads the metrics of the process that delivers.

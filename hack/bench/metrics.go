@@ -72,29 +72,20 @@ func usageOf(pid int) (u usage, err error) {
 	return parseUsage(string(text))
 }
 
-// secondsWithChildren is the processor time of a process and of its children, whether or
-// not they have ended.
-func secondsWithChildren(pid int) (seconds float64, err error) {
-	used, err := usageOf(pid)
-	if err != nil {
-		return 0, err
-	}
-	seconds = used.seconds + used.ended
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return 0, fmt.Errorf("ask for the children of a process: %w", err)
-	}
-	for _, field := range strings.Fields(string(children)) {
-		child, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, fmt.Errorf("ask for the children of a process: %w", err)
+// secondsOf is the processor time of processes of which the first has started the others,
+// and of those of its children that have ended.
+func secondsOf(pids []int) (seconds float64, err error) {
+	for n, pid := range pids {
+		used, err := usageOf(pid)
+		if n > 0 && errors.Is(err, os.ErrNotExist) { // it has ended meanwhile
+			continue
 		}
-		used, err := usageOf(child)
-		switch {
-		case err == nil:
-			seconds += used.seconds
-		case !errors.Is(err, os.ErrNotExist): // it has ended meanwhile
+		if err != nil {
 			return 0, err
+		}
+		seconds += used.seconds
+		if n == 0 {
+			seconds += used.ended
 		}
 	}
 	return seconds, nil

@@ -243,29 +243,48 @@ func (p *PostgreSQL) Stop() error {
 	return p.command("pg_ctl", "stop", "--pgdata", p.data(), "--mode", "fast", "--wait", "--silent")
 }
 
-// PID is the process that the server's other processes are children of.
-func (p *PostgreSQL) PID() (int, error) {
+// Processes are those of the server: the postmaster, and then what that has started,
+// which only Linux tells.
+func (p *PostgreSQL) Processes() ([]int, error) {
 	content, err := os.ReadFile(filepath.Join(p.data(), "postmaster.pid"))
 	if err != nil {
-		return 0, fmt.Errorf("find PostgreSQL: %w", err)
+		return nil, fmt.Errorf("find PostgreSQL: %w", err)
 	}
-	first, _, _ := strings.Cut(string(content), "\n")
-	pid, err := strconv.Atoi(first)
-	if err != nil {
-		return 0, fmt.Errorf("find PostgreSQL: %w", err)
+	postmaster, _, _ := strings.Cut(string(content), "\n")
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", postmaster, postmaster))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("find PostgreSQL: %w", err)
 	}
-	return pid, nil
+	var pids []int
+	for _, field := range append([]string{postmaster}, strings.Fields(string(children))...) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("find PostgreSQL: %w", err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
 }
 
-// Kill ends the server as a crash does.
+// Kill ends the server as the loss of its machine does: all of it at once. The
+// postmaster is held and goes last, as sessions that see it gone commit what waits for
+// a standby.
 func (p *PostgreSQL) Kill() error {
-	pid, err := p.PID()
+	pids, err := p.Processes()
 	if err != nil {
 		return err
 	}
 	p.running = false
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(pids[0], syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("kill PostgreSQL: %w", err)
+	}
+	if pids, err = p.Processes(); err != nil { // now it starts no others
+		return err
+	}
+	for _, pid := range slices.Backward(pids) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill PostgreSQL: %w", err)
+		}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // actualRows are what a node of a plan has returned each time, and how often it ran.
-var actualRows = regexp.MustCompile(`actual rows=(\d+) loops=(\d+)`)
+var actualRows = regexp.MustCompile(`actual rows=(\d+)(?:\.\d+)? loops=(\d+)`)
 
 // expectRows expects that no node of a plan that was run has returned more rows.
 func expectRows(g *WithT, plan []string, most int) {
