@@ -178,8 +178,8 @@ func (c *caller) send(client *http.Client, request *http.Request) (outcome, erro
 		return o, err
 	}
 	// The status has decided; the body matters to the connection alone, which is
-	// not ours to read where it has switched to another protocol.
-	if response.StatusCode != http.StatusSwitchingProtocols {
+	// not ours to read where it has switched to another protocol. There is often none.
+	if response.StatusCode != http.StatusSwitchingProtocols && response.Body != http.NoBody {
 		_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
 	}
 	_ = response.Body.Close()

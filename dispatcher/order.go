@@ -150,10 +150,7 @@ type dueHeap []*openEvent
 func (h dueHeap) Len() int      { return len(h) }
 func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 func (h dueHeap) Less(i, j int) bool {
-	if !h[i].dueAt.Equal(h[j].dueAt) {
-		return h[i].dueAt.Before(h[j].dueAt)
-	}
-	return h[i].event.Position < h[j].event.Position
+	return cmp.Or(h[i].dueAt.Compare(h[j].dueAt), cmp.Compare(h[i].event.Position, h[j].event.Position)) < 0
 }
 func (h *dueHeap) Push(x any) { *h = append(*h, x.(*openEvent)) }
 func (h *dueHeap) Pop() any {
