@@ -76,11 +76,37 @@ func (t *tail) readPage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(page) == 0 {
+		return t.passGap(ctx, from)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range page {
 		t.offer(&page[i])
 	}
+	return nil
+}
+
+// passGap goes on to the end of a log that has nothing behind a position, though its
+// end is, or was, further: a server that goes on with another's log leaves positions
+// out, and may lack the last events. Without it they would be asked for without end.
+func (t *tail) passGap(ctx context.Context, from int64) error {
+	head, err := t.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if head <= from { // what was there is lost
+		sleep(ctx, t.clock, readRetry)
+		return nil
+	}
+	// Another event may have come meanwhile, but none up to head will any more.
+	page, err := t.log.Read(ctx, store.Query{After: from, UpTo: head, Filter: store.Filter{Types: contact.LogTypes}, Limit: 1})
+	if err != nil || len(page) > 0 {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.position = head
 	return nil
 }
 

@@ -1,10 +1,12 @@
 package dispatcher
 
 import (
+	"context"
 	"testing"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -54,4 +56,56 @@ func TestRunnersAreOfferedTheirLists(t *testing.T) {
 		"all": {1, 2, 3}, "one": {1}, "two": {1, 2}, "other": {3}, "operations too": {3, 4},
 	}))
 	g.Expect(follower.live).To(BeEmpty())
+}
+
+// emptyLog is a log whose end has gone on without an event.
+type emptyLog struct {
+	store.Log
+	head  int64
+	reads []store.Query
+}
+
+// WaitForEvents implements store.Log.
+func (l *emptyLog) WaitForEvents(context.Context, int64) error { return nil }
+
+// Head implements store.Log.
+func (l *emptyLog) Head(context.Context) (int64, error) { return l.head, nil }
+
+// Read implements store.Log.
+func (l *emptyLog) Read(_ context.Context, query store.Query) ([]contact.Event, error) {
+	l.reads = append(l.reads, query)
+	return nil, nil
+}
+
+// Another server goes on with the log, and leaves positions out.
+func TestTailPassesGaps(t *testing.T) {
+	g := NewWithT(t)
+	log := &emptyLog{head: 7}
+	follower, err := newTail(t.Context(), log, clock.RealClock{})
+	g.Expect(err).NotTo(HaveOccurred())
+	log.head = 1_000_007
+	g.Expect(follower.readPage(t.Context())).To(Succeed())
+	g.Expect(follower.at()).To(Equal(log.head), "it is not asked for what will never come")
+	g.Expect(log.reads).To(HaveLen(2))
+	g.Expect(log.reads[1]).To(And(HaveField("After", int64(7)), HaveField("UpTo", log.head)), "what came meanwhile is not passed by")
+}
+
+// The last events were lost with a server. They are not asked for without a pause.
+func TestTailWaitsForLostEvents(t *testing.T) {
+	g := NewWithT(t)
+	log, fake := &emptyLog{head: 7}, clocktesting.NewFakeClock(start)
+	follower, err := newTail(t.Context(), log, fake)
+	g.Expect(err).NotTo(HaveOccurred())
+	log.head = 5
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		follower.run(ctx)
+	}()
+	g.Eventually(fake.HasWaiters, patience).Should(BeTrue())
+	stop()
+	g.Eventually(ended, patience).Should(BeClosed())
+	g.Expect(log.reads).To(HaveLen(1))
+	g.Expect(follower.at()).To(Equal(int64(7)))
 }

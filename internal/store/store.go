@@ -168,8 +168,9 @@ type Log interface {
 	// LastPosition returns the position of the last event of an address up to a
 	// position, 0 when there is none.
 	LastPosition(ctx context.Context, list contact.ListKey, address string, upTo int64) (int64, error)
-	// WaitForEvents returns nil once there is an event after this position, or
-	// the context's error.
+	// WaitForEvents returns nil once the log has gone on behind this position, or
+	// the context's error. There may be no event: positions can be left out, and a
+	// server may have lost its last ones.
 	WaitForEvents(ctx context.Context, after int64) error
 	// Prune removes the events that were appended before this time, whoever has
 	// them still to be sent, and what was set aside of them; an engine may keep them
