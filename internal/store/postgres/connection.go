@@ -63,8 +63,8 @@ var sessionSettings = map[string]string{
 // hold a part of the password.
 var errConnectionString = errors.New("it is no connection string of PostgreSQL (postgres://… or name=value …), or a file that it names can't be read")
 
-// readConfig returns how to connect, as the file says now.
-func readConfig(file string) (config *pgxpool.Config, schema string, err error) {
+// readConfig returns how to connect in a store's lifetime, as the file says now.
+func readConfig(lifetime context.Context, file string) (config *pgxpool.Config, schema string, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the connection string: %w", err)
@@ -90,21 +90,34 @@ func readConfig(file string) (config *pgxpool.Config, schema string, err error) 
 	if connection.ConnectTimeout == 0 {
 		connection.ConnectTimeout = connectTimeout
 	}
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
-	connection.DialFunc = dialer.DialContext
+	connection.DialFunc = dialWithin(lifetime)
 	return config, schema, nil
 }
 
-// newPool returns a pool that reads the file again for each new connection.
-func newPool(ctx context.Context, file string) (pool *pgxpool.Pool, schema string, err error) {
-	config, schema, err := readConfig(file)
+// dialWithin dials for a store until that is closed. The driver asks the server over a
+// connection of its own to cancel what it gives up then, and a commit that waits for a
+// standby would be made without it, see finish.
+func dialWithin(lifetime context.Context) pgconn.DialFunc {
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := lifetime.Err(); err != nil {
+			return nil, err
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+}
+
+// newPool returns a pool that reads the file again for each new connection, in the
+// store's lifetime.
+func newPool(lifetime context.Context, file string) (pool *pgxpool.Pool, schema string, err error) {
+	config, schema, err := readConfig(lifetime, file)
 	if err != nil {
 		return nil, "", err
 	}
 	config.MaxConnLifetime = connectionLifetime
 	config.MaxConnLifetimeJitter = connectionLifetime / 5
 	config.BeforeConnect = func(_ context.Context, connection *pgx.ConnConfig) error {
-		fresh, _, err := readConfig(file)
+		fresh, _, err := readConfig(lifetime, file)
 		if err != nil {
 			return err
 		}
@@ -112,7 +125,7 @@ func newPool(ctx context.Context, file string) (pool *pgxpool.Pool, schema strin
 		connection.RuntimeParams["search_path"] = quote(schema) // it stays what it was at the start
 		return nil
 	}
-	if pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+	if pool, err = pgxpool.NewWithConfig(lifetime, config); err != nil {
 		return nil, "", fmt.Errorf("make a pool of connections: %w", err)
 	}
 	return pool, schema, nil
@@ -263,12 +276,15 @@ var errUndecided = errors.New("the server did not answer to a commit in time")
 // finish sends the last statements of a transaction and commits it. A commit that
 // waits for a standby is not cancelled when the context ends: the server would take
 // that as leave to commit without the standby. It goes on by itself, and is
-// undecided to the caller.
+// undecided to the caller. Where the store is closed, its connection is cut.
 func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, batch *pgx.Batch) error {
 	batch.Queue("COMMIT")
 	done := make(chan error, 1)
 	go func() { // Close waits for it, because the pool waits for the connection
 		done <- conn.SendBatch(s.lifetime, batch).Close()
+		if s.lifetime.Err() != nil {
+			_ = conn.Conn().PgConn().Conn().Close() // the driver would wait for an answer
+		}
 		release(s.lifetime, conn)
 	}()
 	select {

@@ -202,6 +202,26 @@ func TestStandbyIsAway(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 }
 
+// A process that ends while its commit waits for the standby leaves the commit waiting.
+func TestCloseWhileTheStandbyIsAway(t *testing.T) {
+	g := NewWithT(t)
+	primary := testkit.NewPostgreSQL(t)
+	place := writeDSN(t, primary.Database(t))
+	ending, other := openAt(t, place), openAt(t, place)
+	standby := primary.Standby(t)
+	g.Expect(standby.Stop()).To(Succeed())
+	_, err := ending.Change(t.Context(), save("a@example.com"))
+	g.Expect(err).To(MatchError(store.ErrUnavailable))
+	began := time.Now()
+	g.Expect(ending.Close()).To(Succeed())
+	g.Expect(time.Since(began)).To(BeNumerically("<", patience), "it does not wait for the standby")
+	g.Consistently(func() (int64, error) { return other.Head(t.Context()) }, 2*time.Second).
+		Should(BeZero(), "nobody sees what the standby has not got")
+
+	g.Expect(standby.Start()).To(Succeed())
+	g.Eventually(func() (int64, error) { return other.Head(t.Context()) }, 20*time.Second).Should(Equal(int64(1)))
+}
+
 // A checkpoint that was committed without an answer is written again, with what was
 // raised meanwhile: each event is in the log once.
 func TestCheckpointWithoutAnswer(t *testing.T) {

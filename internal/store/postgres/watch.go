@@ -76,7 +76,7 @@ func (s *Store) hear(ctx context.Context) error {
 
 // connect makes a connection that is in no pool.
 func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
-	config, _, err := readConfig(s.file)
+	config, _, err := readConfig(s.lifetime, s.file)
 	if err != nil {
 		return nil, err
 	}
