@@ -96,7 +96,7 @@ type logTransaction struct {
 }
 
 const (
-	selectLogState = `SELECT value, (SELECT max(day) FROM log_days),
+	selectLogState = `SELECT ` + behindGap + `, (SELECT max(day) FROM log_days),
 		greatest((SELECT max(day) FROM log_days), ` + serverDay + `) FROM counters WHERE name = 'contacts'`
 
 	contactColumns = `c.namespace, c.list, c.address, c.id, c.revision, c.state`
@@ -144,7 +144,7 @@ func (s *Store) lockLog(ctx context.Context, jobs []*job) (*logTransaction, erro
 // queue adds the statements that lock the log and read.
 func (s *stored) queue(batch *pgx.Batch, jobs []*job, now *time.Time) {
 	lockCounter(batch, "log").QueryRow(func(row pgx.Row) error { return row.Scan(&s.head) })
-	batch.Queue(selectLogState, now).QueryRow(func(row pgx.Row) error { return row.Scan(&s.lastContact, &s.lastDay, &s.day) })
+	batch.Queue(selectLogState, now, failoverGap).QueryRow(func(row pgx.Row) error { return row.Scan(&s.lastContact, &s.lastDay, &s.day) })
 	var (
 		addresses names
 		ids       []int64

@@ -269,7 +269,7 @@ func TestStandbyLacksTheLast(t *testing.T) {
 	g.Expect(standby.Stop()).To(Succeed())
 	primary.Execute(t, "ALTER SYSTEM RESET synchronous_standby_names")
 	primary.Execute(t, "SELECT pg_reload_conf()")
-	_, err = s.Change(t.Context(), save("b@example.com"))
+	lost, err := s.Change(t.Context(), save("b@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(s.OpenDelivery(t.Context(), shop)).To(Succeed())
 	read, err := s.Read(t.Context(), store.Query{})
@@ -282,10 +282,12 @@ func TestStandbyLacksTheLast(t *testing.T) {
 	g.Expect(primary.Kill()).To(Succeed())
 	g.Expect(standby.Start()).To(Succeed())
 	g.Expect(standby.Promote()).To(Succeed())
-	g.Eventually(func() error {
-		_, err := s.Change(t.Context(), save("c@example.com"))
+	var next contact.Decision
+	g.Eventually(func() (err error) {
+		next, err = s.Change(t.Context(), save("c@example.com"))
 		return err
 	}, 20*time.Second).Should(Succeed())
+	g.Expect(next.Contact.ID).To(BeNumerically(">", lost.Contact.ID), "links to who is lost name nobody else")
 	g.Expect(s.OpenDelivery(t.Context(), shop)).To(Succeed())
 	g.Expect(s.Read(t.Context(), store.Query{After: read[1].Position})).To(ConsistOf(HaveField("Address", "c@example.com")))
 	g.Expect(s.DeliveriesSince(t.Context(), seen[1].Revision)).To(ConsistOf(HaveField("Key", shop)))
