@@ -42,10 +42,10 @@ func (r *runner) nextPage() (*subscription, store.Query) {
 	if r.live || !r.wantsPage() {
 		return nil, store.Query{}
 	}
-	return r.sub, store.Query{
+	return r.sub, withinSpan(store.Query{
 		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
 		Limit: min(catchUpPage, r.ledger.room()),
-	}
+	})
 }
 
 // takePage takes a page that was read for this subscription. If it was replaced

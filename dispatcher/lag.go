@@ -89,21 +89,18 @@ func (l lag) count(ctx context.Context, log store.Log, query store.Query, now ti
 		l = lag{wholeAt: now}
 	}
 	uncounted.After = max(query.After, l.upTo)
-	if uncounted.After < uncounted.UpTo {
-		more, err := log.CountEvents(ctx, uncounted)
-		if err != nil {
-			return l, err
-		}
-		l.events += more
+	more, err := countEvents(ctx, log, uncounted)
+	if err != nil {
+		return l, err
 	}
+	l.events += more
 	l.upTo, l.lookedAt = max(query.After, query.UpTo), now
 	if !l.lacksOldest(query.After) {
 		return l, nil
 	}
-	query.Limit = 1
-	first, err := log.Read(ctx, query)
-	if err == nil && len(first) > 0 {
-		l.oldest, l.oldestTime = first[0].Position, first[0].Time
+	first, err := firstEvent(ctx, log, query)
+	if first != nil {
+		l.oldest, l.oldestTime = first.Position, first.Time
 	}
 	return l, err
 }

@@ -60,7 +60,7 @@ func (r *runner) nextOwed() (*subscription, store.Query) {
 	if len(owed.Spans) == 0 {
 		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit}
 	}
-	return r.sub, store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: r.sub.filter, Limit: limit}
+	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: r.sub.filter, Limit: limit})
 }
 
 // takeOwedPage takes a page of the first span that is owed.

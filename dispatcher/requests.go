@@ -256,7 +256,7 @@ func (r *runner) planRange(ctx context.Context, s *subscription, cursor int64, r
 		return plan, nil
 	}
 	plan.owed.Spans = []store.Span{{After: after, UpTo: upTo}}
-	plan.owed.Events, err = r.log.CountEvents(ctx, store.Query{After: after, UpTo: upTo, Filter: s.filter})
+	plan.owed.Events, err = countEvents(ctx, r.log, store.Query{After: after, UpTo: upTo, Filter: s.filter})
 	return plan, err
 }
 
