@@ -160,7 +160,7 @@ func (s *Store) makePartition(ctx context.Context, day time.Time) error {
 	return nil
 }
 
-// partitionsLock names the lock of whoever makes or removes partitions.
+// partitionsLock names the lock of whoever makes partitions.
 func (s *Store) partitionsLock() string { return s.schema + "/partitions" }
 
 func attachPartition(ctx context.Context, tx pgx.Tx, day time.Time) error {

@@ -46,6 +46,10 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (removed int64, err
 	return removed, nil
 }
 
+// pruneLock names the lock of whoever removes partitions. Whoever makes some does not
+// wait for it: a reader that is forgotten in a transaction holds it up for days.
+func (s *Store) pruneLock() string { return s.schema + "/prune" }
+
 // prune removes the days before this one.
 func (s *Store) prune(ctx context.Context, conn *pgx.Conn, before time.Time) (removed int64, err error) {
 	for _, setting := range []string{`SET statement_timeout = 0`, `SET lock_timeout = 0`} { // readers may take their time
@@ -53,7 +57,7 @@ func (s *Store) prune(ctx context.Context, conn *pgx.Conn, before time.Time) (re
 			return 0, err
 		}
 	}
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock(hashtextextended($1, 0))`, s.partitionsLock()); err != nil {
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock(hashtextextended($1, 0))`, s.pruneLock()); err != nil {
 		return 0, err
 	}
 	old, err := oldPartitions(ctx, conn, before)
