@@ -37,6 +37,9 @@ func Backup(ctx context.Context, path, target string) (err error) {
 	if err := vacuumInto(ctx, path, partial); err != nil {
 		return fmt.Errorf("back up the store: %w", explain(err))
 	}
+	if err := leaveGap(ctx, partial); err != nil {
+		return fmt.Errorf("back up the store: %w", err)
+	}
 	if err := flush(partial); err != nil {
 		return fmt.Errorf("back up the store: %w", err)
 	}
@@ -55,6 +58,22 @@ func vacuumInto(ctx context.Context, path, target string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, target)
+	return err
+}
+
+// restoreGap is how many numbers of contacts whoever goes on with a copy leaves out.
+const restoreGap = 1_000_000
+
+// leaveGap has a copy give no contact a number that the store may give after it was
+// copied: links in mails name contacts by their numbers, and those to people who are
+// not in the copy would open others.
+func leaveGap(ctx context.Context, path string) (err error) {
+	db, err := sql.Open("sqlite", dataSource(path)+"&mode=rw")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	_, err = db.ExecContext(ctx, `UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'contacts'`, restoreGap)
 	return err
 }
 
