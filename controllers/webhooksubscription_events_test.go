@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/testkit"
 )
@@ -24,6 +25,7 @@ func TestEventsTellOfTheLifeOfACallback(t *testing.T) {
 	g.Expect(plane.Client.Create(t.Context(), subscription)).To(Succeed())
 	ready := conditionOf(t, subscription, v1alpha1.ConditionReady)
 	g.Eventually(ready, soon).Should(Equal("True Active"))
+	addContact(t, s, contact.ListKey{Namespace: namespace, Name: "newsletter"}, "ada@example.com", contact.PermissionOther)
 
 	at := time.Now()
 	write := func(edit func(*store.Progress)) {
@@ -46,7 +48,7 @@ func TestEventsTellOfTheLifeOfACallback(t *testing.T) {
 			p.Health.FailingSince, p.Life.Deactivation = time.Time{}, nil
 			p.Life.Replay = &store.Replay{Of: v1alpha1.ReplayOfBuffer, Total: 2, StartedAt: at}
 		}, "True Replaying"},
-		{func(p *store.Progress) { p.Life.Replay.Sent, p.Life.Replay.FinishedAt, p.Aside = 1, at, []int64{7} }, "True Active"},
+		{func(p *store.Progress) { p.Life.Replay.Sent, p.Life.Replay.FinishedAt, p.Aside = 1, at, []int64{1} }, "True Active"},
 	} {
 		write(step.edit)
 		g.Eventually(ready, soon).Should(Equal(step.want))

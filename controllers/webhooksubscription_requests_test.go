@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -199,7 +200,10 @@ func TestRefusedRequestsAreTold(t *testing.T) {
 
 	row, err := b.store.LoadDelivery(t.Context(), keyOf(subscription))
 	b.Expect(err).NotTo(HaveOccurred())
-	b.Expect(b.store.Checkpoint(t.Context(), []store.Progress{{Delivery: row, Aside: []int64{4, 5}}})).To(BeEmpty())
+	for _, email := range []string{"ada@example.com", "grace@example.com"} {
+		addContact(t, b.store, contact.ListKey{Namespace: "marketing", Name: "newsletter"}, email, contact.PermissionOther)
+	}
+	b.Expect(b.store.Checkpoint(t.Context(), []store.Progress{{Delivery: row, Aside: []int64{1, 2}}})).To(BeEmpty())
 	b.pass(subscription)
 	b.Expect(subscription.Status.SetAsideEvents).To(Equal(ptr.To(int64(2))))
 	b.Expect(<-b.events.Events).To(HavePrefix("Warning EventsSetAside 2 events"))

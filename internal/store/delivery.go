@@ -68,7 +68,7 @@ type Delivery struct {
 // Progress is what a checkpoint writes of one subscription.
 type Progress struct {
 	Delivery
-	// Aside are events to be set aside.
+	// Aside are events to be set aside, those alone that the log still has.
 	Aside []int64
 	// Taken are events to be set aside no more; it does no harm to name others.
 	Taken []int64

@@ -28,8 +28,10 @@ const (
 	deleteSetAside = `DELETE FROM set_aside s USING unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, name, position)
 		WHERE s.namespace = k.namespace AND s.name = k.name AND s.position = k.position`
 
+	// What was forgotten since it was set aside, or is too old, is in the log no more.
 	insertSetAside = `INSERT INTO set_aside (namespace, name, position)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) ON CONFLICT DO NOTHING`
+		SELECT k.namespace, k.name, k.position FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, name, position)
+		WHERE EXISTS (SELECT FROM events e WHERE e.position = k.position) ON CONFLICT DO NOTHING`
 )
 
 // checkpoint is a transaction that writes rows of deliveries, and appends to the

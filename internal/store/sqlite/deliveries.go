@@ -31,7 +31,9 @@ const (
 
 	selectOperations = `SELECT operations FROM deliveries WHERE namespace = ? AND name = ?`
 
-	insertSetAside = `INSERT INTO set_aside (namespace, name, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
+	// What was forgotten since it was set aside, or is too old, is in the log no more.
+	insertSetAside = `INSERT INTO set_aside (namespace, name, position)
+		SELECT ?1, ?2, position FROM events WHERE position = ?3 ON CONFLICT DO NOTHING`
 
 	deleteSetAside = `DELETE FROM set_aside WHERE namespace = ? AND name = ? AND position = ?`
 

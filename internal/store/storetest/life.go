@@ -35,6 +35,9 @@ func testSetAside(t *testing.T, s store.Store) {
 	row := store.Delivery{Key: crm, Token: open(t, s, crm)}
 	other := store.Delivery{Key: store.SubscriptionKey{Namespace: "marketing", Name: "shop"}}
 	other.Token = open(t, s, other.Key)
+	for n := range 9 {
+		mustChange(t, s, save(address(n), "Max"))
+	}
 	checkpoint(t, s, store.Progress{Delivery: other, Aside: []int64{7}})
 	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{9, 3, 7}})
 	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{3}}) // written twice after an error
@@ -60,6 +63,8 @@ func testScrubWaits(t *testing.T, s store.Store) {
 	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{before}})
 	forgotten := mustChange(t, s, forget("ada@example.com")).Events[0].Position
 	g.Expect(s.SetAsideEvents(t.Context(), crm, 0, 10)).To(BeEmpty(), "what was forgotten is not set aside either")
+	checkpoint(t, s, store.Progress{Delivery: row, Aside: []int64{before}})
+	g.Expect(s.SetAsideEvents(t.Context(), crm, 0, 10)).To(BeEmpty(), "nor by who has not heard of it")
 
 	row.Cursor = forgotten
 	for _, waits := range []store.Progress{
