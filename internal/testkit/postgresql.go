@@ -390,7 +390,35 @@ func (p *PostgreSQL) Standby(t testing.TB) *PostgreSQL {
 	}
 	p.Execute(t, "ALTER SYSTEM SET synchronous_standby_names = '*'")
 	p.Execute(t, "SELECT pg_reload_conf()")
+	p.awaitStandby(t)
 	return standby
+}
+
+// awaitStandby returns once commits wait for a standby. It is the checkpointer that has
+// them do so: a new session, which has the setting, was begun after the server had told
+// the checkpointer, and that looks at what it was told before it makes a checkpoint.
+func (p *PostgreSQL) awaitStandby(t testing.TB) {
+	t.Helper()
+	for deadline := time.Now().Add(postgresTimeout); p.read(t, "SHOW synchronous_standby_names") != "*"; {
+		if time.Now().After(deadline) {
+			t.Fatal("PostgreSQL does not wait for its standby")
+		}
+	}
+	p.Execute(t, "CHECKPOINT")
+}
+
+// read runs a statement as the superuser, in a session of its own, that returns a text.
+func (p *PostgreSQL) read(t testing.TB, statement string) (text string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), p.DSN("postgres"))
+	if err != nil {
+		t.Fatalf("connect to PostgreSQL: %v", err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }() // nothing is open on it
+	if err := conn.QueryRow(t.Context(), statement).Scan(&text); err != nil {
+		t.Fatalf("run %q: %v", statement, err)
+	}
+	return text
 }
 
 // Promote makes a standby the primary.
