@@ -134,7 +134,8 @@ func (l *load) check(s *Store) {
 		g.Expect(found.ID).To(Equal(event.Contact.ID))
 	}
 	g.Expect(len(l.read)).To(BeNumerically("<=", len(log)), "what was read is not taken back")
-	g.Expect(time.Duration(l.longest.Load())).To(BeNumerically("<", 2*patience+time.Second))
+	// Its turn and its commit may each take all of their patience.
+	g.Expect(time.Duration(l.longest.Load())).To(BeNumerically("<", 3*patience))
 	l.t.Logf("%d accepted, %d refused, %d in the log, nobody waited longer than %s",
 		len(l.accepted), l.refused.Load(), count, time.Duration(l.longest.Load()).Round(time.Millisecond))
 }
@@ -193,7 +194,7 @@ func TestStandbyIsAway(t *testing.T) {
 	began := time.Now()
 	_, err = s.Change(t.Context(), save("b@example.com"))
 	g.Expect(err).To(MatchError(store.ErrUnavailable), "the commit waits for the standby")
-	g.Expect(time.Since(began)).To(BeNumerically("<", patience+3*time.Second))
+	g.Expect(time.Since(began)).To(BeNumerically("<", 2*patience))
 	g.Expect(s.Head(t.Context())).To(Equal(int64(1)), "nobody sees what the standby has not got")
 
 	g.Expect(standby.Start()).To(Succeed())

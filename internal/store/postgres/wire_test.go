@@ -15,8 +15,11 @@ import (
 	"postbus.dev/postbus/internal/store/storetest"
 )
 
+// ping is how a pool looks whether a connection is whole that has rested for a second.
+const ping = "-- ping\x00"
+
 // wire stands between a store and its server, and reads what the store sends. What
-// the store asks by itself, to see how far the log is, is left out.
+// the store asks by itself, to see how far the log is, is left out, and so are pings.
 type wire struct {
 	mu      sync.Mutex
 	traffic storetest.Traffic
@@ -136,7 +139,7 @@ func (c *conversation) read(kind byte, body []byte) {
 }
 
 func (c *conversation) note(text string) {
-	if text == selectHead {
+	if text == selectHead || text == ping {
 		return
 	}
 	c.waiting = true
