@@ -270,7 +270,7 @@ func TestStateAndCountsReachStatus(t *testing.T) {
 		row.Health.FailingSince = since
 		row.Health.LastFailure = &store.Failure{Time: since, Reason: v1alpha1.FailureConnectionRefused, Attempts: 1}
 	})
-	g.Eventually(ready, 2*time.Second).Should(Equal("False Failing"), "within 2 seconds")
+	g.Eventually(ready, soon).Should(Equal("False Failing"))
 	checkpoint(t, s, keyOf(subscription), func(row *store.Delivery) { row.Open[0].Attempts, row.Behind = 2, 41 })
 	g.Eventually(func() int64 { ready(); return *subscription.Status.PendingEvents }, soon).Should(BeEquivalentTo(42))
 
@@ -305,7 +305,7 @@ func TestSecondControllerWaitsForTheLease(t *testing.T) {
 	g.Expect(second.logs.String()).NotTo(ContainSubstring("Controller acts"))
 
 	g.Expect(first.stop()).To(Succeed())
-	g.Eventually(second.logs.String, 5*time.Second).Should(ContainSubstring("Controller acts"),
+	g.Eventually(second.logs.String, 8*time.Second).Should(ContainSubstring("Controller acts"),
 		"the first gave the lease back: nobody has to wait until it runs out")
 	list := testkit.List(namespace, "newsletter")
 	g.Expect(plane.Client.Create(t.Context(), list)).To(Succeed())

@@ -51,6 +51,7 @@ func requirePlane(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
+	SetDefaultEventuallyTimeout(30 * time.Second) // which passes as soon as it can, also on a busy machine
 	code := m.Run()
 	if plane != nil {
 		if err := plane.Stop(); err != nil {

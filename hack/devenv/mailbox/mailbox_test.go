@@ -6,6 +6,7 @@ import (
 	"net/smtp"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 )
@@ -57,7 +58,7 @@ func TestMailIsKeptAndTold(t *testing.T) {
 			g.Expect(box.Mails()).To(Equal([]Mail{row.want}))
 			g.Expect(<-lines).To(Equal(row.line))
 			cancel()
-			g.Eventually(served).Should(Receive(BeNil()))
+			g.Eventually(served, 10*time.Second).Should(Receive(BeNil()))
 		})
 	}
 }

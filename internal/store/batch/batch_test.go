@@ -3,11 +3,15 @@ package batch
 import (
 	"context"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
 	"postbus.dev/postbus/internal/store"
 )
+
+// patience is how long a test waits for what must happen.
+const patience = 10 * time.Second
 
 // job is told which batch it was in.
 type job struct{ batch int }
@@ -53,7 +57,7 @@ func TestWhatQueuesUpIsOneBatch(t *testing.T) {
 	close(e.goOn)
 	<-e.begun
 	<-e.begun
-	g.Eventually(done).Should(BeClosed())
+	g.Eventually(done, patience).Should(BeClosed())
 	g.Expect(e.batches).To(Equal([][]*job{alone, together[:maxBatch], together[maxBatch:]}))
 
 	next := &job{}
@@ -80,7 +84,7 @@ func TestClose(t *testing.T) {
 		defer close(closed)
 		q.Close()
 	}()
-	g.Eventually(func() error { return q.Do(gone, &job{}) }).Should(MatchError(store.ErrUnavailable))
+	g.Eventually(func() error { return q.Do(gone, &job{}) }, patience).Should(MatchError(store.ErrUnavailable))
 	g.Expect(closed).NotTo(BeClosed())
 	close(e.goOn)
 	for range queueSize / maxBatch {

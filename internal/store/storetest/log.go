@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -114,5 +115,5 @@ func testWaitCancelled(t *testing.T, s store.Store) {
 	waited := make(chan error)
 	go func() { waited <- s.WaitForEvents(ctx, 0) }()
 	cancel()
-	g.Eventually(waited).Should(Receive(MatchError(context.Canceled)))
+	g.Eventually(waited, 10*time.Second).Should(Receive(MatchError(context.Canceled)))
 }
