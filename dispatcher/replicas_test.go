@@ -40,7 +40,7 @@ type replica struct {
 // replicate runs a dispatcher beside those that run already.
 func (r *rig) replicate(name string) *replica {
 	r.t.Helper()
-	one := &replica{name: name, mortal: &mortal{Store: r.open(), refused: map[store.SubscriptionKey]bool{}}}
+	one := &replica{name: name, mortal: &mortal{Store: r.open(), refused: map[store.SubscriptionKey]bool{}, written: time.Now()}}
 	options := r.options
 	r.options.Name, r.options.Version, r.options.Store = name, name, one.mortal
 	one.stop = r.run()
@@ -77,6 +77,15 @@ type mortal struct {
 	stopped chan struct{}
 	// refused are the rows of which the store refused checkpoints.
 	refused map[store.SubscriptionKey]bool
+	// written is when the last checkpoint began that the store has.
+	written time.Time
+}
+
+// lastWritten is when the last checkpoint began that the store has.
+func (m *mortal) lastWritten() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.written
 }
 
 func (m *mortal) kill() {
@@ -117,9 +126,13 @@ func (m *mortal) Checkpoint(ctx context.Context, progress []store.Progress) ([]s
 	if err := m.pass(ctx); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	gone, err := m.Store.Checkpoint(ctx, progress)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err == nil {
+		m.written = began
+	}
 	for _, key := range gone {
 		m.refused[key] = true
 	}
@@ -278,8 +291,15 @@ func (r *rig) settled(keys []store.SubscriptionKey, within time.Duration, replic
 	}
 }
 
-// handedOverIn bounds the time in which rows change hands in order.
-const handedOverIn = 2 * time.Second
+const (
+	// handedOverIn bounds the time in which rows change hands in order, which is a
+	// second where the machine has nothing else to do: it is shorter than livesFor,
+	// after which they would change hands without that.
+	handedOverIn = 5 * time.Second
+	// replacedIn bounds the time in which the rows of a dead replica have another owner.
+	// It is 10 s where the machine has nothing else to do.
+	replacedIn = 20 * time.Second
+)
 
 func TestReplicasShare(t *testing.T) { onEachEngine(t, testReplicasShare) }
 
@@ -315,7 +335,7 @@ func testKilledReplicaIsReplaced(t *testing.T, r *rig) {
 	b.die()
 	killed := time.Now()
 	sent := r.post("ada@example.com")
-	r.settled(keys, 10*time.Second, a)
+	r.settled(keys, replacedIn, a)
 	t.Logf("replaced within %s", time.Since(killed).Round(time.Millisecond))
 	g.Eventually(func() map[string][]string { return r.callers(sent) }, patience).Should(Equal(expected(keys, "a")))
 }
