@@ -47,8 +47,10 @@ func TestSlowCallbackIsNotTheNameServers(t *testing.T) {
 	names, receiver := newNameServer(t), testkit.NewReceiver(t)
 	names.says("127.0.0.1")
 	receiver.AnswerWith(raw("", holdIt))
-	o := callOnce(t, Options{Guard: toReceivers, Resolver: names.resolver()}, named(t, receiver), 300*time.Millisecond)
-	NewWithT(t).Expect(o).To(Equal(because(v1alpha1.FailureTimeout)))
+	want := because(v1alpha1.FailureTimeout)
+	NewWithT(t).Expect(patiently(want, func(timeout time.Duration) outcome {
+		return callOnce(t, Options{Guard: toReceivers, Resolver: names.resolver()}, named(t, receiver), timeout)
+	})).To(Equal(want))
 }
 
 // What callbacks can do to TLS.
@@ -107,8 +109,9 @@ func TestBrokenTLS(t *testing.T) {
 		"it resets it, in the handshake": {onTLSPort(resetIt), because(v1alpha1.FailureConnectionBroken)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := callOnce(t, Options{Guard: toReceivers, RootCAs: authority.Pool()}, row.url(t), time.Second)
-			NewWithT(t).Expect(o).To(Equal(row.want))
+			NewWithT(t).Expect(patiently(row.want, func(timeout time.Duration) outcome {
+				return callOnce(t, Options{Guard: toReceivers, RootCAs: authority.Pool()}, row.url(t), timeout)
+			})).To(Equal(row.want))
 		})
 	}
 }
@@ -132,8 +135,8 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 	g.Expect(*settings).To(Equal(http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}))
 	settings.SendPingTimeout, settings.PingTimeout = 100*time.Millisecond, 100*time.Millisecond
 
-	call := func() outcome {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	call := func(timeout time.Duration) outcome {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address, nil)
 		g.Expect(err).NotTo(HaveOccurred())
@@ -141,10 +144,10 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 		return o
 	}
 	delivers := outcome{verdict: delivered, status: http.StatusOK}
-	g.Expect(call()).To(Equal(delivers))
+	g.Expect(patiently(delivers, call)).To(Equal(delivers))
 	silence()
-	g.Expect(call().verdict).To(Equal(failed))
-	g.Eventually(call, patience).Should(Equal(delivers))
+	g.Expect(call(500 * time.Millisecond).verdict).To(Equal(failed))
+	g.Eventually(call, patience).WithArguments(500 * time.Millisecond).Should(Equal(delivers))
 }
 
 // forgetful forwards connections to an address, as a NAT does. silence has it forget
@@ -238,7 +241,7 @@ func TestConnectionThatIsClosedWhileIdle(t *testing.T) {
 	secret := signingSecret(t)
 	c := newTestCaller(t, Options{Guard: toReceivers, Secrets: plane.Client})
 	for range 3 {
-		NewWithT(t).Expect(attemptAt(t, c, secret, "http://"+address, time.Second)).To(Equal(outcome{verdict: delivered, status: 200}))
+		NewWithT(t).Expect(attemptAt(t, c, secret, "http://"+address, patience)).To(Equal(outcome{verdict: delivered, status: 200}))
 	}
 	NewWithT(t).Expect(connections.Load()).To(BeEquivalentTo(3))
 }

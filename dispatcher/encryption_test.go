@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	. "github.com/onsi/gomega"
@@ -155,7 +154,7 @@ func TestJWEKeyProblems(t *testing.T) {
 	} {
 		o, err := c.attempt(t.Context(), &subscription{
 			key: store.SubscriptionKey{Namespace: signing.Namespace, Name: "crm"}, format: standard{},
-			url: receiver.URL(), method: http.MethodPost, timeout: time.Second,
+			url: receiver.URL(), method: http.MethodPost, timeout: patience,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionJWE, encryptionKey: place,
 		}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})

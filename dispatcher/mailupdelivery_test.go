@@ -164,7 +164,7 @@ func TestEncryptionKeyProblems(t *testing.T) {
 	} {
 		o, err := c.attempt(t.Context(), &subscription{
 			key: store.SubscriptionKey{Namespace: signing.Namespace, Name: "crm"}, format: mailUp{parameters: mailUpParameters("e", "[Email]")},
-			url: receiver.URL(), method: http.MethodPost, timeout: time.Second,
+			url: receiver.URL(), method: http.MethodPost, timeout: patience,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionRC4, encryptionKey: place,
 		}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})

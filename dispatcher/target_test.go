@@ -110,7 +110,7 @@ func TestHeadersOfOursStand(t *testing.T) {
 	secret := signingSecret(t)
 	s := &subscription{
 		key: store.SubscriptionKey{Namespace: secret.Namespace, Name: "crm"}, format: standard{},
-		url: receiver.URL(), method: http.MethodPost, timeout: time.Second,
+		url: receiver.URL(), method: http.MethodPost, timeout: patience,
 		signingSecret: secretPlace{name: secret.Name, key: signature.SecretKey},
 	}
 	ours := []string{
@@ -152,7 +152,7 @@ func TestSecretsOfTheCallbackThatCantBeRead(t *testing.T) {
 	} {
 		s := &subscription{
 			key: store.SubscriptionKey{Namespace: signing.Namespace, Name: "crm"}, format: standard{},
-			url: receiver.URL(), method: http.MethodPost, timeout: time.Second,
+			url: receiver.URL(), method: http.MethodPost, timeout: patience,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 		}
 		edit(s)
