@@ -78,7 +78,7 @@ func TestDeactivatedAndReactivated(t *testing.T) {
 	g := newKubectlUser(t, crm.Namespace)
 	g.edit(crm, func() {
 		crm.Spec.Retry.Intervals = []metav1.Duration{{Duration: time.Second}}
-		crm.Spec.Replay.RequestsPerSecond = 5
+		crm.Spec.Replay.RequestsPerSecond = 2 // so that kubectl has time to end before the replay does
 		crm.Spec.RateLimit.MaxInFlight = 2
 	})
 	process := i.start()

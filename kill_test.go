@@ -152,8 +152,9 @@ func (d declared) waitUntilReady(t *testing.T, i *installation) {
 		Should(And(ContainSubstring(`"error"`), Not(ContainSubstring("KeyUnknown"))))
 }
 
-// forms keeps a connection for each caller.
-var forms = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
+// forms keeps a connection for each caller, who does not wait for ever for a process
+// that was stopped.
+var forms = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 20 * time.Second}
 
 // post posts a contact and tells whether it was accepted.
 func post(t *testing.T, address, key, email string) bool {
