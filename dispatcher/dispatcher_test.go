@@ -396,6 +396,7 @@ func TestBacklogIsBounded(t *testing.T) {
 func TestRestart(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
+	r.options.ShutdownTimeout = patience
 	crm := r.subscribe("crm", nil)
 	stop := r.run()
 	first := r.postMany("first", 50)
@@ -410,6 +411,7 @@ func TestRestart(t *testing.T) {
 func TestDeletedAndMadeAgain(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
+	r.options.ShutdownTimeout = patience // so that what was called is not called again
 	remake := func(crm *v1alpha1.WebhookSubscription, between func()) *v1alpha1.WebhookSubscription {
 		g.Expect(plane.Client.Delete(t.Context(), crm)).To(Succeed())
 		g.Expect(r.store.DropDelivery(t.Context(), keyOf(crm))).To(Succeed())
@@ -444,8 +446,8 @@ func TestHangingNeighbour(t *testing.T) {
 		s.Spec.Callback.Timeout = &metav1.Duration{Duration: 30 * time.Second}
 	})
 	r.subscribe("crm", nil)
+	ids := r.postMany("ada", 200) // before the first call hangs, which it does for 30 s at most
 	r.run()
-	ids := r.postMany("ada", 200)
 	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(ConsistOf(ids))
 	g.Eventually(hanging.Count, patience).Should(Equal(defaultMaxInFlight))
 	g.Consistently(hanging.Count, time.Second).Should(Equal(defaultMaxInFlight), "no more at once than maxInFlight")
