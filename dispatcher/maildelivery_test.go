@@ -116,7 +116,7 @@ func TestMailCredentialsChange(t *testing.T) {
 	r.optIn("grace@example.com", nil)
 	g.Eventually(r.mailsBy("AuthError"), patience).Should(Equal(1))
 	g.Expect(os.Remove(filepath.Join(folder, "password"))).To(Succeed())
-	g.Eventually(func() int { fake.Step(time.Minute); return r.mailsBy("AuthError")() }, patience).Should(Equal(2), "no file")
+	g.Eventually(func() int { fake.Step(time.Minute); return r.mailsBy("AuthError")() }, patience).Should(BeNumerically(">=", 2), "no file")
 	writeSecret(t, folder, "postbus", "correct horse")
 	g.Eventually(func() int { fake.Step(time.Minute); return server.Count() }, patience).Should(Equal(2))
 	stop()
