@@ -143,6 +143,35 @@ func TestGuardOfAKnownSecret(t *testing.T) {
 	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
 }
 
+// A spec that is refused for something else has its Secrets looked at once that is
+// mended, although they have not changed since the spec before it.
+func TestKnownSecretsOfARefusedSpec(t *testing.T) {
+	b := newBench(t)
+	b.data("crm-auth", map[string]string{"header": "a", "api-key": "b"})
+	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
+	secretHeaders(&subscription.Spec)
+	b.create(subscription)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
+
+	subscription.Spec.Lists = []string{"newsletter"}
+	subscription.Spec.Callback.Headers[1].SecretRef.Key = "absent"
+	b.update(subscription)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonListNotFound)
+
+	b.create(testkit.List(b.namespace, "newsletter"))
+	b.pass(subscription)
+	b.Expect(b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)).To(
+		Equal(`Secret "crm-auth" has no data key "absent".`))
+
+	subscription.Spec.Callback.Headers[1].SecretRef.Key = "header"
+	b.update(subscription)
+	b.pass(subscription)
+	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
+	b.Expect(subscription.Status.Secrets).To(ConsistOf(HaveField("Name", "crm-auth"), HaveField("Name", "crm-signing")))
+}
+
 // One Secret may hold everything. A part that is good does not hide one that is not.
 func TestOneSecretForEverything(t *testing.T) {
 	b := newBench(t)

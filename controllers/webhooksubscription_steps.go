@@ -15,6 +15,11 @@ import (
 // accept owns the condition Accepted.
 func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
 	err := w.check(ctx, subscription)
+	if refusalIn(err) != nil && subscription.Status.ObservedGeneration != subscription.Generation {
+		// The Secrets behind what was refused were not looked at for this spec. Status
+		// is about this spec from now on, so it tells of none of them as good.
+		subscription.Status.Secrets = nil
+	}
 	return record(subscription, v1alpha1.ConditionAccepted, err,
 		isTrue(v1alpha1.ReasonValid, withWarning("Everything that the spec names exists.", subscription)+signingNote(subscription)))
 }
