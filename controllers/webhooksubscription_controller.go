@@ -38,7 +38,7 @@ func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {
 		client:   w.client,
 		recorder: w.recorder,
 		empty:    func() *v1alpha1.WebhookSubscription { return &v1alpha1.WebhookSubscription{} },
-		steps:    []step[*v1alpha1.WebhookSubscription]{w.mirror, w.request, w.accept, w.awaitOverlap},
+		steps:    []step[*v1alpha1.WebhookSubscription]{w.mirror, w.accept, w.awaitOverlap},
 		conclude: concludeSubscription,
 		tell:     w.tell,
 		cleanup:  w.cleanup,

@@ -108,13 +108,9 @@ func parseTime(annotations map[string]string, name string) (time.Time, error) {
 }
 
 // request has the dispatcher answer what annotations ask for, and status tell the
-// answers. A request that was answered is not put again, nor is one of the same
-// value.
-func (w webhookSubscriptions) request(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	delivery, err := w.delivery(ctx, keyOf(subscription))
-	if err != nil {
-		return err
-	}
+// answers that the row has. A request that was answered is not put again, nor is one
+// of the same value.
+func (w webhookSubscriptions) request(ctx context.Context, subscription *v1alpha1.WebhookSubscription, delivery store.Delivery) error {
 	told := subscription.Status.Requests
 	subscription.Status.Requests = nil
 	for _, asked := range requestsOf(subscription, w.now()) {

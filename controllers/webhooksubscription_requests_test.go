@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,47 @@ func TestDeactivationIsTold(t *testing.T) {
 	b.Expect(status.State).To(Equal(v1alpha1.StateActive))
 	b.Expect(status.Replay.State).To(Equal(v1alpha1.ReplayCompleted))
 	b.Expect(<-b.events.Events).To(HavePrefix("Normal Active"))
+}
+
+// writtenMeanwhile is a store whose row the dispatcher writes once, right after the
+// controller has read it.
+type writtenMeanwhile struct {
+	store.Store
+	write func()
+}
+
+// LoadDelivery implements Store.
+func (w *writtenMeanwhile) LoadDelivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error) {
+	row, err := w.Store.LoadDelivery(ctx, key)
+	if write := w.write; write != nil {
+		w.write = nil
+		write()
+	}
+	return row, err
+}
+
+// Whoever waits until a request is done looks for its replay in the same status.
+func TestAnswerComesWithItsReplay(t *testing.T) {
+	b := newBench(t)
+	subscription := b.newSubscription()
+	b.annotate(subscription, map[string]string{v1alpha1.AnnotationReplayFailed: "now"})
+	b.pass(subscription)
+	written := b.store
+	b.store = &writtenMeanwhile{Store: written, write: func() {
+		checkpoint(t, written, keyOf(subscription), func(row *store.Delivery) {
+			row.Life = store.Life{
+				Replay:  &store.Replay{Of: v1alpha1.ReplayOfFailed, Total: 2, StartedAt: b.now},
+				Answers: map[store.RequestType]store.Answer{v1alpha1.RequestReplayFailed: {Value: "now", Result: v1alpha1.RequestDone, Time: b.now}},
+			}
+		})
+	}}
+	status := &subscription.Status
+	b.pass(subscription)
+	b.Expect(status.Replay).To(BeNil())
+	b.Expect(status.Requests).To(ConsistOf(HaveField("Result", v1alpha1.RequestPending)))
+	b.pass(subscription)
+	b.Expect(status.Replay).To(HaveValue(HaveField("State", v1alpha1.ReplayRunning)))
+	b.Expect(status.Requests).To(ConsistOf(HaveField("Result", v1alpha1.RequestDone)))
 }
 
 // What can't be done is told in status and by an event, once; what was set aside

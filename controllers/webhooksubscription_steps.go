@@ -60,7 +60,8 @@ func (w webhookSubscriptions) checkLists(ctx context.Context, subscription *v1al
 
 // mirror owns the condition Reachable and the facts of status that the
 // dispatcher tells by the subscription's row in the store. It makes the row of
-// a new subscription.
+// a new subscription. All of it is from one reading of the row: whoever sees that a
+// request is done sees what was done in the same status.
 func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
 	delivery, err := w.delivery(ctx, keyOf(subscription))
 	if err != nil {
@@ -73,7 +74,7 @@ func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1
 	mirrorDelivery(&subscription.Status, delivery)
 	subscription.Status.RecentAttempts = recentAttempts(attempts)
 	setCondition(subscription, v1alpha1.ConditionReachable, reachable(delivery.Health))
-	return nil
+	return w.request(ctx, subscription, delivery)
 }
 
 func (w webhookSubscriptions) delivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error) {
