@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -180,14 +181,13 @@ func (p *pacer) due(now time.Time) []store.SubscriptionKey {
 	return keys
 }
 
-// contactWatch sends every ContactList when the event log has grown: nothing
-// else tells that contacts have changed. An idle cluster counts nothing.
+// contactWatch sends the lists whose contacts have become more or fewer. The log does
+// not tell that: an import raises no events.
 type contactWatch struct {
-	store    LogHead
-	lists    client.Reader
+	store    ContactCounts
 	interval time.Duration
-	// head is the newest position that was seen, negative before the first look.
-	head    int64
+	// counts are those that were seen last.
+	counts  map[contact.ListKey]contact.Counts
 	changed changes
 }
 
@@ -198,22 +198,19 @@ func (c *contactWatch) Start(ctx context.Context) error {
 }
 
 func (c *contactWatch) look(ctx context.Context) error {
-	head, err := c.store.Head(ctx)
+	counts, err := c.store.CountAll(ctx)
 	if err != nil {
-		return fmt.Errorf("read the head of the event log: %w", err)
+		return err
 	}
-	if head == c.head {
-		return nil
-	}
-	lists := &v1alpha1.ContactListList{}
-	if err := c.lists.List(ctx, lists); err != nil {
-		return fmt.Errorf("list the contact lists: %w", err)
-	}
-	for i := range lists.Items {
-		if err := c.changed.send(ctx, &lists.Items[i]); err != nil {
+	for key, fresh := range counts {
+		if seen, known := c.counts[key]; known && seen == fresh {
+			continue
+		}
+		list := &v1alpha1.ContactList{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+		if err := c.changed.send(ctx, list); err != nil {
 			return err
 		}
 	}
-	c.head = head
+	c.counts = counts
 	return nil
 }

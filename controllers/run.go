@@ -35,7 +35,7 @@ const shutdownTimeout = 10 * time.Second
 // Store is what the controller needs of the store.
 type Store interface {
 	ListStore
-	LogHead
+	ContactCounts
 	DeliveryKeeper
 	DeliveryChanges
 	LogPruner
@@ -53,10 +53,10 @@ type ListStore interface {
 	SaveTexts(ctx context.Context, list contact.ListKey, texts store.ListTexts) error
 }
 
-// LogHead tells whether something happened.
-type LogHead interface {
-	// Head returns the position of the newest event, 0 when there is none.
-	Head(ctx context.Context) (int64, error)
+// ContactCounts tells which lists have gained or lost contacts.
+type ContactCounts interface {
+	// CountAll counts the contacts of every list that has or had some.
+	CountAll(ctx context.Context) (map[contact.ListKey]contact.Counts, error)
 }
 
 // DeliveryKeeper makes and removes the rows that the dispatcher delivers from.
@@ -276,9 +276,7 @@ func addControllers(m manager.Manager, options Options) error {
 		subscriptions.watch(m, deliveriesChanged),
 		m.Add(&contactWatch{
 			store:    options.Store,
-			lists:    m.GetClient(),
 			interval: options.Intervals.Contacts,
-			head:     -1,
 			changed:  contactsChanged,
 		}),
 		m.Add(&deliveryWatch{

@@ -93,6 +93,8 @@ type Contacts interface {
 	ChangeAll(ctx context.Context, changes []Change) ([]ChangeResult, error)
 	// Count counts the contacts of a list.
 	Count(ctx context.Context, list contact.ListKey) (contact.Counts, error)
+	// CountAll counts the contacts of every list that has or had some.
+	CountAll(ctx context.Context) (map[contact.ListKey]contact.Counts, error)
 	// ScrubForgotten makes a tombstone, without personal data, of each event
 	// that forgets somebody once every subscription of its namespace is past it.
 	// It returns how many it made.

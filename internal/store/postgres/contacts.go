@@ -14,6 +14,8 @@ import (
 const (
 	selectCounts = `SELECT contacts, subscribed FROM lists WHERE namespace = $1 AND name = $2`
 
+	selectAllCounts = `SELECT namespace, name, contacts, subscribed FROM lists`
+
 	selectContacts = `SELECT ` + contactColumns + ` FROM contacts c WHERE namespace = $1 AND list = $2`
 )
 
@@ -24,6 +26,31 @@ func (s *Store) Count(ctx context.Context, list contact.ListKey) (counts contact
 		return contact.Counts{}, fmt.Errorf("count contacts: %w", err)
 	}
 	return counts, nil
+}
+
+// CountAll implements store.Contacts.
+func (s *Store) CountAll(ctx context.Context) (map[contact.ListKey]contact.Counts, error) {
+	found, err := readAll(ctx, s, scanCounts, selectAllCounts)
+	if err != nil {
+		return nil, fmt.Errorf("count the contacts of all lists: %w", err)
+	}
+	all := make(map[contact.ListKey]contact.Counts, len(found))
+	for _, counted := range found {
+		all[counted.list] = counted.Counts
+	}
+	return all, nil
+}
+
+// counted are the counts of a list.
+type counted struct {
+	list contact.ListKey
+	contact.Counts
+}
+
+// scanCounts reads what selectAllCounts selects.
+func scanCounts(row pgx.CollectableRow) (found counted, err error) {
+	err = row.Scan(&found.list.Namespace, &found.list.Name, &found.Contacts, &found.Subscribed)
+	return found, err
 }
 
 // FindContact implements store.ContactReader.

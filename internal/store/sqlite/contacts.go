@@ -242,6 +242,24 @@ func (s *Store) Count(ctx context.Context, list contact.ListKey) (contact.Counts
 	return counts, nil
 }
 
+// CountAll implements store.Contacts.
+func (s *Store) CountAll(ctx context.Context) (map[contact.ListKey]contact.Counts, error) {
+	all := map[contact.ListKey]contact.Counts{}
+	err := queryAll(ctx, s.read, func(rows *sql.Rows) error {
+		var (
+			list   contact.ListKey
+			counts contact.Counts
+		)
+		err := rows.Scan(&list.Namespace, &list.Name, &counts.Contacts, &counts.Subscribed)
+		all[list] = counts
+		return err
+	}, `SELECT namespace, name, contacts, subscribed FROM lists`)
+	if err != nil {
+		return nil, fmt.Errorf("count the contacts of all lists: %w", err)
+	}
+	return all, nil
+}
+
 // FindContact implements store.ContactReader.
 func (s *Store) FindContact(ctx context.Context, list contact.ListKey, address string) (contact.Contact, error) {
 	return s.find(ctx, selectContact, list, address)

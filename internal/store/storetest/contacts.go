@@ -99,6 +99,7 @@ func testExternalID(t *testing.T, s store.Store) {
 func testCount(t *testing.T, s store.Store) {
 	g := NewWithT(t)
 	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{}))
+	g.Expect(s.CountAll(t.Context())).To(BeEmpty())
 	withPermission := func(address string, p contact.Permission) store.Change {
 		return saveAs(address, func(c *contact.Contact) { c.Permission = p })
 	}
@@ -110,6 +111,13 @@ func testCount(t *testing.T, s store.Store) {
 	mustChange(t, s, withPermission(address(2), contact.PermissionNone))
 	mustChange(t, s, withPermission(address(3), contact.PermissionConfirmedOptIn))
 	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{Contacts: 3, Subscribed: 2}))
+
+	other := withPermission(address(1), contact.PermissionOther)
+	other.List.Name = "another"
+	mustChange(t, s, other)
+	g.Expect(s.CountAll(t.Context())).To(Equal(map[contact.ListKey]contact.Counts{
+		list: {Contacts: 3, Subscribed: 2}, other.List: {Contacts: 1, Subscribed: 1},
+	}))
 }
 
 func testOneContact(t *testing.T, s store.Store) {
