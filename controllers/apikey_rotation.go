@@ -52,16 +52,20 @@ func startsRotation(key *v1alpha1.ApiKey, found held, now time.Time) bool {
 		len(key.Status.Keys) > 0 && key.Status.Keys[0].SHA256 == apikey.Digest(withoutLineEnd(found.value))
 }
 
+// takeFirstRequest notes as handled what the ApiKey was made, or restored, with: that
+// asks for nothing, because the key is new, be it one that can't be taken yet.
+func takeFirstRequest(key *v1alpha1.ApiKey) {
+	if key.Status.ObservedGeneration == 0 && len(key.Status.Keys) == 0 {
+		key.Status.LastHandledRotation = key.RequestedRotation()
+	}
+}
+
 // takeKey puts the Secret's key into status, and decides what becomes of those
 // before it: the one that a rotation replaces works for the overlap; one that
 // is replaced without a request is dropped, and so is any before it, because
 // that is how a key that has leaked is stopped.
 func takeKey(key *v1alpha1.ApiKey, value string, now time.Time) {
 	status := &key.Status
-	if status.ObservedGeneration == 0 && len(status.Keys) == 0 {
-		// It was made, or restored, with the annotation: its key is new.
-		status.LastHandledRotation = key.RequestedRotation()
-	}
 	if !isUsable(key, now) {
 		status.Keys = nil
 		return

@@ -268,6 +268,23 @@ func TestAnnotationOfANewApiKeyAsksForNothing(t *testing.T) {
 
 // A request for a suspended key waits; when that is lifted, status names the
 // key before the Secret gets another.
+// It asks for nothing either where its first key can't be taken.
+func TestAnnotationOfANewApiKeyWithAWeakKeyAsksForNothing(t *testing.T) {
+	b := newBench(t)
+	b.create(testkit.List(b.namespace, "newsletter"))
+	secret := b.secret("form", apikey.SecretKey, "weak")
+	key := testkit.ApiKey(b.namespace, "form", "newsletter")
+	metav1.SetMetaDataAnnotation(&key.ObjectMeta, v1alpha1.RotateAnnotation, "1")
+	b.create(key)
+	b.pass(key)
+	b.expect(key, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonKeyTooWeak)
+	secret.StringData = map[string]string{apikey.SecretKey: goodKey}
+	b.update(secret)
+	b.pass(key)
+	b.Expect(b.expect(key, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonIssued)).To(Equal("The key works."))
+	b.Expect(key.Status.LastHandledRotation).To(Equal("1"))
+}
+
 func TestRequestWaitsWhileTheKeyIsSuspended(t *testing.T) {
 	b := newBench(t)
 	key := b.newKey()

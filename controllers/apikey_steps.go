@@ -48,10 +48,11 @@ func (a apiKeys) readKey(ctx context.Context, key *v1alpha1.ApiKey) (again, err 
 			err = refuse(v1alpha1.ReasonKeyTooWeak, "Secret %q: %s.", want.name, weak)
 		}
 	}
-	switch {
-	case failed(err):
+	if failed(err) {
 		return nil, err
-	case err != nil:
+	}
+	takeFirstRequest(key)
+	if err != nil {
 		key.Status.Keys = nil
 		return nil, err
 	}
