@@ -89,7 +89,9 @@ func (r *leaseReport) Start(ctx context.Context) error {
 	for {
 		select {
 		case <-first.C:
-			logger.Info("Waiting for the lease: another controller holds it", "holder", r.holder(ctx))
+			if holder := r.holder(ctx); holder != r.lease.Identity { // else it takes long to take it again
+				logger.Info("Waiting for the lease: another controller holds it", "holder", holder)
+			}
 		case <-r.elected:
 			logger.Info("Controller acts", "identity", r.lease.Identity)
 			return nil

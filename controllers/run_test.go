@@ -207,7 +207,7 @@ func TestApiKeyRotatesByItself(t *testing.T) {
 	s := openStore(t)
 	start(t, s, Lease{Namespace: namespace})
 	key := testkit.ApiKey(namespace, "form", "newsletter")
-	key.Spec.Rotation.Overlap = &metav1.Duration{Duration: 3 * time.Second}
+	key.Spec.Rotation.Overlap = &metav1.Duration{Duration: 8 * time.Second} // long enough to be seen on a busy machine
 	g.Expect(plane.Client.Create(t.Context(), testkit.List(namespace, "newsletter"))).To(Succeed())
 	g.Expect(plane.Client.Create(t.Context(), key)).To(Succeed())
 	ready := conditionOf(t, key, v1alpha1.ConditionReady)
@@ -296,16 +296,19 @@ func TestSecondControllerWaitsForTheLease(t *testing.T) {
 	g := NewWithT(t)
 	namespace := plane.Namespace(t)
 	s := openStore(t)
-	first := start(t, s, Lease{Namespace: namespace, Identity: "first"})
+	long := func(options *Options) {
+		options.Lease.Duration, options.Lease.RenewDeadline = 5*time.Minute, 4*time.Minute
+	}
+	first := startWith(t, s, Lease{Namespace: namespace, Identity: "first"}, long)
 	g.Eventually(first.logs.String, soon).Should(ContainSubstring("Controller acts"))
 
-	second := start(t, s, Lease{Namespace: namespace, Identity: "second"})
+	second := startWith(t, s, Lease{Namespace: namespace, Identity: "second"}, long)
 	g.Eventually(second.logs.String, soon).Should(ContainSubstring(`"msg"="Waiting for the lease: another controller holds it"`))
 	g.Expect(second.logs.String()).To(ContainSubstring(`"holder"="first"`))
 	g.Expect(second.logs.String()).NotTo(ContainSubstring("Controller acts"))
 
 	g.Expect(first.stop()).To(Succeed())
-	g.Eventually(second.logs.String, 8*time.Second).Should(ContainSubstring("Controller acts"),
+	g.Eventually(second.logs.String, soon).Should(ContainSubstring("Controller acts"),
 		"the first gave the lease back: nobody has to wait until it runs out")
 	list := testkit.List(namespace, "newsletter")
 	g.Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
@@ -338,7 +341,10 @@ func TestNothingLeaks(t *testing.T) {
 	g := NewWithT(t)
 	namespace := plane.Namespace(t)
 	weakKey, badSecret, badEncryptionKey, pathToken := "weak-but-secret", "whsec_bad-but-secret", "myKey1234", "T0K3N-in-the-path"
-	controller := start(t, openStore(t), Lease{Namespace: namespace})
+	const ahead = 55 * time.Minute // of the keys' time, so that nobody waits for them to expire
+	controller := startWith(t, openStore(t), Lease{Namespace: namespace}, func(options *Options) {
+		options.Now = func() time.Time { return time.Now().Add(ahead) }
+	})
 	put := func(name, key, value string) {
 		g.Expect(plane.Client.Create(t.Context(), &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -363,9 +369,14 @@ func TestNothingLeaks(t *testing.T) {
 	withKey := testkit.Subscription(namespace, "encrypted", callbackURL)
 	encrypted(&withKey.Spec)
 	expected[withKey] = "False SecretInvalid"
-	expiring := testkit.ApiKey(namespace, "expiring", "newsletter")
-	expiring.Spec.ExpiresAt = &metav1.Time{Time: time.Now().Add(10 * time.Second)}
-	expected[expiring] = "False Expired"
+	for name, row := range map[string]struct {
+		lives time.Duration
+		ready string
+	}{"expiring": {time.Hour, "True Issued"}, "expired": {time.Minute, "False Expired"}} {
+		key := testkit.ApiKey(namespace, name, "newsletter")
+		key.Spec.ExpiresAt = &metav1.Time{Time: time.Now().Add(row.lives)}
+		expected[key] = row.ready
+	}
 	for object := range expected {
 		g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
 	}
@@ -375,7 +386,7 @@ func TestNothingLeaks(t *testing.T) {
 		g.Eventually(func() []string { return eventReasons(t, namespace, object.GetName()) }, soon).ShouldNot(BeEmpty())
 		g.Expect(json.NewEncoder(&shown).Encode(statusJSON(object))).To(Succeed())
 	}
-	g.Expect(eventReasons(t, namespace, "expiring")).To(ContainElement("Expiring"))
+	g.Eventually(func() []string { return eventReasons(t, namespace, "expiring") }, soon).Should(ContainElement("Expiring"))
 	older := keyIn(t, namespace, "generated")
 	rotating := testkit.ApiKey(namespace, "generated", "newsletter")
 	g.Expect(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(rotating), rotating)).To(Succeed())
@@ -391,7 +402,7 @@ func TestNothingLeaks(t *testing.T) {
 
 	newer := keyIn(t, namespace, "generated")
 	g.Expect(newer).NotTo(Equal(older))
-	for _, secret := range []string{goodKey, weakKey, goodSecret, badSecret, badEncryptionKey, pathToken, older, newer, keyIn(t, namespace, "expiring")} {
+	for _, secret := range []string{goodKey, weakKey, goodSecret, badSecret, badEncryptionKey, pathToken, older, newer, keyIn(t, namespace, "expiring"), keyIn(t, namespace, "expired")} {
 		g.Expect(shown.String()).NotTo(ContainSubstring(secret))
 	}
 	g.Expect(shown.String()).To(ContainSubstring("KeyTooWeak"), "the search looks at the right text")
