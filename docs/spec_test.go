@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	strictyaml "sigs.k8s.io/yaml"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/testkit"
 )
 
@@ -296,6 +297,21 @@ func TestEveryExampleIsAccepted(t *testing.T) {
 			g.Expect(kinds).To(ContainElement(kind))
 		})
 	}
+}
+
+// TestStatusThatIsShownIsOne has the example of a status read as one of this version.
+func TestStatusThatIsShownIsOne(t *testing.T) {
+	shown := 0
+	for _, block := range fence.FindAllStringSubmatch(readPage(t, "WebhookSubscription"), -1) {
+		_, status, found := strings.Cut(block[2], "\nstatus:\n")
+		if !found {
+			continue
+		}
+		var subscription v1alpha1.WebhookSubscription
+		NewWithT(t).Expect(strictyaml.UnmarshalStrict([]byte("status:\n"+status), &subscription)).To(Succeed())
+		shown++
+	}
+	NewWithT(t).Expect(shown).To(Equal(1))
 }
 
 func objectsIn(t *testing.T, text string) (objects []*unstructured.Unstructured) {
