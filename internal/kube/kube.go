@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -99,9 +100,12 @@ func CheckVersion(config *rest.Config) error {
 			ErrCRDMissing, v1alpha1.GroupVersion.Group)
 	}
 	resources, err := client.ServerResourcesForGroupVersion(v1alpha1.GroupVersion.String())
-	if err != nil {
+	switch {
+	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%w: the cluster serves %s, this program needs %s; apply the config/crd of this version",
 			ErrCRDMissing, strings.Join(versionsOf(group), ", "), v1alpha1.GroupVersion)
+	case err != nil:
+		return fmt.Errorf("ask the API server for the kinds of %s: %w", v1alpha1.GroupVersion, err)
 	}
 	for _, kind := range kinds {
 		if !serves(resources, kind) {

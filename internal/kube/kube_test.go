@@ -1,6 +1,9 @@
 package kube_test
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"testing"
 	"time"
@@ -8,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/internal/kube"
@@ -53,4 +57,28 @@ func TestCheckVersion(t *testing.T) {
 	g.Eventually(check, patience).Should(MatchError(
 		ContainSubstring("the cluster serves postbus.dev/v1beta1, this program needs postbus.dev/v1alpha1")))
 	g.Expect(check()).To(MatchError(kube.ErrCRDMissing))
+}
+
+// An API server that can't answer now says nothing about what it serves.
+func TestCheckVersionOfAServerThatFails(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api":
+			w.WriteHeader(http.StatusNotFound)
+			return
+		case "/apis":
+		default:
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"kind":"APIGroupList","apiVersion":"v1","groups":[{"name":"postbus.dev",`+
+			`"versions":[{"groupVersion":"postbus.dev/v1alpha1","version":"v1alpha1"}],`+
+			`"preferredVersion":{"groupVersion":"postbus.dev/v1alpha1","version":"v1alpha1"}}]}`)
+	}))
+	defer server.Close()
+	err := kube.CheckVersion(&rest.Config{Host: server.URL})
+	g.Expect(err).To(MatchError(HavePrefix("ask the API server for the kinds of postbus.dev/v1alpha1: ")))
+	g.Expect(err).NotTo(MatchError(kube.ErrCRDMissing))
 }
