@@ -114,6 +114,11 @@ func Run(ctx context.Context, arguments []string, with IO) error {
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return err
 	}
+	for n, argument := range flags.Args() {
+		if n > 0 && strings.HasPrefix(argument, "-") {
+			return fmt.Errorf("%q is behind an argument: flags stand before them; postbus contacts --help tells more", argument)
+		}
+	}
 	if given := flags.NArg(); given < wanted.arguments || given > wanted.arguments && !wanted.more {
 		return fmt.Errorf("%s takes another number of arguments than %d; postbus contacts --help tells more", arguments[0], given)
 	}
