@@ -116,6 +116,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	}
 	// A replay leaves half of the calls that may be under way to live events.
 	s.rules.maxReplayed = max(1, s.maxInFlight/2)
+	s.held = s.held || s.isBroken() && !isChecked(object)
 	return s
 }
 
@@ -156,6 +157,20 @@ func isHeld(object *v1alpha1.WebhookSubscription) bool {
 
 func isAccepted(object *v1alpha1.WebhookSubscription) bool {
 	return meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
+}
+
+// isChecked tells whether the controller has looked at this spec, be it that it has
+// accepted it or not.
+func isChecked(object *v1alpha1.WebhookSubscription) bool {
+	accepted := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionAccepted)
+	return accepted != nil && accepted.ObservedGeneration == object.Generation
+}
+
+// isBroken tells whether an expression of the spec can't be used. Until the controller
+// says so events wait: they are not to be set aside for what it will not accept.
+func (s *subscription) isBroken() bool {
+	made, is := s.format.(template)
+	return s.chosen.broken != nil || is && made.broken != nil
 }
 
 func durations(values []metav1.Duration) []time.Duration {
