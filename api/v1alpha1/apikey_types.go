@@ -82,13 +82,14 @@ type ApiKeySpec struct {
 	// +optional
 	SecretRef SecretReference `json:"secretRef,omitzero"`
 
-	// expiresAt is when the key stops working, in RFC 3339. Without it the key
-	// does not expire.
+	// expiresAt is when the key stops working, in RFC 3339, and in UTC not after the
+	// year 9999. Without it the key does not expire.
 	//
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Format=date-time
 	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// +kubebuilder:validation:XValidation:rule="self.getFullYear() <= 9999",message="expiresAt must not be after the year 9999 in UTC"
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 
 	// rotation says how a key is replaced when the annotation

@@ -38,6 +38,7 @@ type ContactList struct {
 // ContactListSpec is what a ContactList shall be.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.pages) || !has(self.pages.profileFields) || self.pages.profileFields.all(f, f in ['ADDRESS','BIRTHDAY','CITY','COUNTRY','FIRSTNAME','FULLNAME','GENDER','HNR','LASTNAME','LOCALE','NAMEDAY','ORGANIZATION','REGION','SALUTATION','STATE','TITLE','ZIP'] || has(self.customFields) && self.customFields.exists(c, c.name == f))",message="pages.profileFields must name standard fields or customFields of the list"
+// +kubebuilder:validation:XValidation:rule="!has(self.standardFields) || !has(self.customFields) || self.standardFields.all(s, self.customFields.all(c, !has(c.id) || c.id != s.id))",message="standardFields[].id and customFields[].id must each be another number: a receiver tells fields apart by it"
 type ContactListSpec struct {
 	// displayName is how people call the list; metadata.name without it.
 	// At most 255 characters.
@@ -62,6 +63,7 @@ type ContactListSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=17
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, b.id == a.id))",message="standardFields[].id must each be another number: a receiver tells fields apart by it"
 	StandardFields []StandardField `json:"standardFields,omitempty"`
 
 	// customFields are the fields that contacts of this list may have beside
@@ -72,6 +74,7 @@ type ContactListSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=200
+	// +kubebuilder:validation:XValidation:rule="self.all(a, !has(a.id) || self.exists_one(b, has(b.id) && b.id == a.id))",message="customFields[].id must each be another number: a receiver tells fields apart by it"
 	CustomFields []CustomField `json:"customFields,omitempty"`
 
 	// language is what mails and pages are written in for people whose own

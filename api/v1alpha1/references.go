@@ -22,21 +22,25 @@ type ConfigMapReference struct {
 
 // SecretReference names a Secret of the same namespace.
 type SecretReference struct {
-	// name is the Secret's metadata.name.
+	// name is the Secret's metadata.name: small letters, digits, '-' and '.', with a
+	// letter or a digit at both ends.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	Name string `json:"name,omitempty"`
 }
 
 // SecretKeyReference names a data key of a Secret of the same namespace.
 type SecretKeyReference struct {
-	// name is the Secret's metadata.name.
+	// name is the Secret's metadata.name: small letters, digits, '-' and '.', with a
+	// letter or a digit at both ends.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	Name string `json:"name,omitempty"`
 
 	// key is the data key.

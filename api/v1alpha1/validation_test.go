@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -48,6 +49,7 @@ func TestNamesOfCustomFields(t *testing.T) {
 }
 
 func TestContactListValidation(t *testing.T) {
+	const numbers = "customFields[].id must each be another number"
 	validate(t, "ContactList", map[string]row{
 		"an empty spec is accepted": {spec: `{}`},
 		"everything is accepted": {spec: `
@@ -91,6 +93,11 @@ pages: {templateRef: {name: look}, profileFields: [FIRSTNAME, special date]}`},
 		"a custom field without a type":                           {`customFields: [{name: abc}]`, "spec.customFields[0].type"},
 		"a custom field with the number 1":                        {`customFields: [{name: abc, type: String, id: 1}]`, "spec.customFields[0].id"},
 		"a custom field twice":                                    {`customFields: [{name: abc, type: String}, {name: abc, type: Date}]`, "spec.customFields[1]"},
+		"a number twice":                                          {`customFields: [{name: abc, type: String, id: 2}, {name: def, type: Date, id: 2}]`, numbers},
+		"a standard number twice":                                 {"standardFields: [{name: CITY, id: 2}, {name: STATE, id: 2}]", "standardFields[].id must each be another number"},
+		"200 numbers and 17":                                      {spec: "standardFields: [" + standard + "]\ncustomFields: [" + numbered(200) + "]"},
+		"a number of both kinds":                                  {"standardFields: [{name: CITY, id: 2}]\ncustomFields: [{name: abc, type: String, id: 2}]", numbers},
+		"a number that is too big":                                {`customFields: [{name: abc, type: String, id: 2147483648}]`, "spec.customFields[0].id"},
 		"an unknown resend policy":                                {`optIn: {resendPolicy: Sometimes}`, "spec.optIn.resendPolicy"},
 		"a mailing's key with a space":                            {`optIn: {mailings: [{key: a b}]}`, "spec.optIn.mailings[0].key"},
 		"a mailing's key of 65 characters":                        {"optIn: {mailings: [{key: " + strings.Repeat("x", 65) + "}]}", "spec.optIn.mailings[0].key"},
@@ -120,13 +127,18 @@ suspend: true`},
 		"a list's name of 254 characters": {
 			"listRef: {name: " + strings.Repeat("x", 254) + "}\nscopes: [ContactsWrite]", "spec.listRef.name",
 		},
-		"no scopes":               {`listRef: {name: newsletter}`, "spec.scopes"},
-		"an empty list of scopes": {"listRef: {name: newsletter}\nscopes: []", "spec.scopes"},
-		"an unknown scope":        {"listRef: {name: newsletter}\nscopes: [Everything]", "spec.scopes[0]"},
-		"a scope twice":           {"listRef: {name: newsletter}\nscopes: [ContactsRead, ContactsRead]", "spec.scopes[1]"},
-		"an unknown source":       {minimal + `source: Robot`, "spec.source"},
-		"a Secret without a name": {minimal + `secretRef: {}`, "spec.secretRef.name"},
-		"a Secret's data key":     {minimal + `secretRef: {name: a, key: b}`, `unknown field "spec.secretRef.key"`},
+		"no scopes":                      {`listRef: {name: newsletter}`, "spec.scopes"},
+		"an empty list of scopes":        {"listRef: {name: newsletter}\nscopes: []", "spec.scopes"},
+		"an unknown scope":               {"listRef: {name: newsletter}\nscopes: [Everything]", "spec.scopes[0]"},
+		"a scope twice":                  {"listRef: {name: newsletter}\nscopes: [ContactsRead, ContactsRead]", "spec.scopes[1]"},
+		"an unknown source":              {minimal + `source: Robot`, "spec.source"},
+		"a Secret without a name":        {minimal + `secretRef: {}`, "spec.secretRef.name"},
+		"a Secret's data key":            {minimal + `secretRef: {name: a, key: b}`, `unknown field "spec.secretRef.key"`},
+		"a Secret's name with capitals":  {minimal + `secretRef: {name: Form}`, "spec.secretRef.name"},
+		"a Secret's name with a slash":   {minimal + `secretRef: {name: a/b}`, "spec.secretRef.name"},
+		"a Secret's name with two dots":  {minimal + `secretRef: {name: a..b}`, "spec.secretRef.name"},
+		"a Secret's name that is a path": {minimal + `secretRef: {name: ..}`, "spec.secretRef.name"},
+		"a Secret's name with dots":      {spec: minimal + `secretRef: {name: 0-form.example.com}`},
 
 		"no overlap":                       {spec: minimal + `rotation: {overlap: 0s}`},
 		"an overlap of 30 days":            {spec: minimal + `rotation: {overlap: 720h}`},
@@ -155,11 +167,14 @@ suspend: true`},
 		"an expiry with 10 digits of fraction":   {minimal + `expiresAt: "2027-06-30T00:00:00.1234567890Z"`, "spec.expiresAt"},
 		"an expiry in the year 0":                {spec: minimal + `expiresAt: "0000-01-01T00:00:00Z"`},
 		"an expiry that is text":                 {minimal + `expiresAt: tomorrow`, "spec.expiresAt"},
+		"an expiry in the last second":           {spec: minimal + `expiresAt: "9999-12-31T23:59:59Z"`},
+		"an expiry after the last second":        {minimal + `expiresAt: "9999-12-31T23:59:59-01:00"`, "expiresAt must not be after the year 9999 in UTC"},
 	})
 }
 
 func TestWebhookSubscriptionValidation(t *testing.T) {
 	const minimal = "callback: {url: https://crm.example.com/hooks}\n"
+	const lacks = "events must have Subscribe, Unsubscribe, or ChangeProfile with the source Recipient where payload.format is Mailingwork"
 	callback := func(url string) string { return "callback: {url: '" + url + "'}\n" }
 	timeout := func(text string) string { return "callback: {url: https://crm.example.com, timeout: " + text + "}\n" }
 	validate(t, "WebhookSubscription", map[string]row{
@@ -177,29 +192,35 @@ ordering: None
 rateLimit: {maxInFlight: 1000}
 suspend: true`},
 
-		"an empty app":              {minimal + `app: ""`, "spec.app"},
-		"an app of 64 characters":   {minimal + "app: " + strings.Repeat("x", 64), "spec.app"},
-		"an unknown event":          {minimal + `events: [Open]`, "spec.events[0]"},
-		"an event twice":            {minimal + `events: [Create, Create]`, "spec.events[1]"},
-		"an unknown source":         {minimal + `sources: [Robot]`, "spec.sources[0]"},
-		"a source twice":            {minimal + `sources: [API, API]`, "spec.sources[1]"},
-		"a list's name is empty":    {minimal + `lists: [""]`, "spec.lists[0]"},
-		"a list twice":              {minimal + `lists: [a, a]`, "spec.lists[1]"},
-		"more lists than 100":       {minimal + "lists: [" + names(101) + "]", "spec.lists"},
-		"100 lists":                 {spec: minimal + "lists: [" + names(100) + "]"},
-		"no callback":               {`app: crm`, "spec.callback"},
-		"a callback without a URL":  {`callback: {timeout: 1s}`, "callback must have exactly one of url and urlSecretRef"},
-		"a Secret without a name":   {minimal + `signing: {secretRef: {}}`, "spec.signing.secretRef.name"},
-		"an unknown format":         {minimal + `payload: {format: Pigeon}`, "spec.payload.format"},
-		"an unknown ordering":       {minimal + `ordering: Random`, "spec.ordering"},
-		"no call in flight":         {minimal + `rateLimit: {maxInFlight: 0}`, "spec.rateLimit.maxInFlight"},
-		"more in flight than 1000":  {minimal + `rateLimit: {maxInFlight: 1001}`, "spec.rateLimit.maxInFlight"},
-		"no calls a second":         {minimal + `rateLimit: {requestsPerSecond: 0}`, "spec.rateLimit.requestsPerSecond"},
-		"a call a second":           {spec: minimal + `rateLimit: {requestsPerSecond: 1}`},
-		"10000 calls a second":      {spec: minimal + `rateLimit: {requestsPerSecond: 10000}`},
-		"10001 calls a second":      {minimal + `rateLimit: {requestsPerSecond: 10001}`, "spec.rateLimit.requestsPerSecond"},
-		"an unknown field":          {minimal + `urls: []`, `unknown field "spec.urls"`},
-		"an unknown callback field": {`callback: {url: "https://a.example", verb: GET}`, `unknown field "spec.callback.verb"`},
+		"an empty app":               {minimal + `app: ""`, "spec.app"},
+		"an app of 64 characters":    {minimal + "app: " + strings.Repeat("x", 64), "spec.app"},
+		"an unknown event":           {minimal + `events: [Open]`, "spec.events[0]"},
+		"an event twice":             {minimal + `events: [Create, Create]`, "spec.events[1]"},
+		"an unknown source":          {minimal + `sources: [Robot]`, "spec.sources[0]"},
+		"a source twice":             {minimal + `sources: [API, API]`, "spec.sources[1]"},
+		"a list's name is empty":     {minimal + `lists: [""]`, "spec.lists[0]"},
+		"a list twice":               {minimal + `lists: [a, a]`, "spec.lists[1]"},
+		"more lists than 100":        {minimal + "lists: [" + names(101) + "]", "spec.lists"},
+		"100 lists":                  {spec: minimal + "lists: [" + names(100) + "]"},
+		"no callback":                {`app: crm`, "spec.callback"},
+		"a callback without a URL":   {`callback: {timeout: 1s}`, "callback must have exactly one of url and urlSecretRef"},
+		"a Secret without a name":    {minimal + `signing: {secretRef: {}}`, "spec.signing.secretRef.name"},
+		"a Secret with a bad name":   {minimal + `signing: {secretRef: {name: crm_signing}}`, "spec.signing.secretRef.name"},
+		"another with a bad name":    {`callback: {urlSecretRef: {name: a/b, key: url}}`, "spec.callback.urlSecretRef.name"},
+		"an unknown format":          {minimal + `payload: {format: Pigeon}`, "spec.payload.format"},
+		"events that a format lacks": {minimal + "events: [Create, Delete]\npayload: {format: Mailingwork}", lacks},
+		"profiles of others than it": {minimal + "events: [ChangeProfile]\nsources: [API, Console]\npayload: {format: Mailingwork}", lacks},
+		"profiles that a format has": {spec: minimal + "events: [ChangeProfile]\nsources: [API, Recipient]\npayload: {format: Mailingwork}"},
+		"an event that a format has": {spec: minimal + "events: [Create, Unsubscribe]\npayload: {format: Mailingwork}"},
+		"an unknown ordering":        {minimal + `ordering: Random`, "spec.ordering"},
+		"no call in flight":          {minimal + `rateLimit: {maxInFlight: 0}`, "spec.rateLimit.maxInFlight"},
+		"more in flight than 1000":   {minimal + `rateLimit: {maxInFlight: 1001}`, "spec.rateLimit.maxInFlight"},
+		"no calls a second":          {minimal + `rateLimit: {requestsPerSecond: 0}`, "spec.rateLimit.requestsPerSecond"},
+		"a call a second":            {spec: minimal + `rateLimit: {requestsPerSecond: 1}`},
+		"10000 calls a second":       {spec: minimal + `rateLimit: {requestsPerSecond: 10000}`},
+		"10001 calls a second":       {minimal + `rateLimit: {requestsPerSecond: 10001}`, "spec.rateLimit.requestsPerSecond"},
+		"an unknown field":           {minimal + `urls: []`, `unknown field "spec.urls"`},
+		"an unknown callback field":  {`callback: {url: "https://a.example", verb: GET}`, `unknown field "spec.callback.verb"`},
 
 		"a URL with http":               {spec: callback("http://crm.example.com")},
 		"a URL with an IPv6 host":       {spec: callback("http://[::1]:9000/hooks")},
@@ -232,6 +253,21 @@ suspend: true`},
 		"a retry interval that is long":  {minimal + `retry: {intervals: [25h]}`, "retry.intervals must each be between 1s and 24h"},
 		"a retry interval of a day":      {minimal + `retry: {intervals: [1d]}`, "spec.retry.intervals[0]"},
 	})
+}
+
+// A name that leaves no room for that of the signing Secret needs one for it.
+func TestNameOfASubscription(t *testing.T) {
+	namespace := plane.Namespace(t)
+	const rule = "metadata.name must have at most 245 characters where spec.signing.secretRef names no Secret"
+	for length, refused := range map[int]bool{245: false, 246: true, 253: true} {
+		g := NewWithT(t)
+		subscription := testkit.Subscription(namespace, strings.Repeat("a", length), "https://crm.example.com/")
+		if refused {
+			g.Expect(plane.Client.Create(t.Context(), subscription)).To(MatchError(ContainSubstring(rule)))
+			subscription.Spec.Signing.SecretRef.Name = "crm-signing"
+		}
+		g.Expect(plane.Client.Create(t.Context(), subscription)).To(Succeed())
+	}
 }
 
 func TestSigningValidation(t *testing.T) {
@@ -356,6 +392,24 @@ func validate(t *testing.T, kind string, rows map[string]row) {
 			g.Expect(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(object), typed.(client.Object))).To(Succeed())
 		})
 	}
+}
+
+// standard are all standard fields, each with a number that numbered does not give.
+var standard = func() string {
+	var all []string
+	for i, name := range strings.Fields("ADDRESS BIRTHDAY CITY COUNTRY FIRSTNAME FULLNAME GENDER HNR LASTNAME LOCALE NAMEDAY ORGANIZATION REGION SALUTATION STATE TITLE ZIP") {
+		all = append(all, fmt.Sprintf("{name: %s, id: %d}", name, 1000+i))
+	}
+	return strings.Join(all, ", ")
+}()
+
+// numbered returns this many custom fields, each with a number, separated by commas.
+func numbered(count int) string {
+	var all []string
+	for i := range count {
+		all = append(all, fmt.Sprintf("{name: field%d, type: String, id: %d}", i, i+2))
+	}
+	return strings.Join(all, ", ")
 }
 
 // names returns this many different names, separated by commas.

@@ -5,6 +5,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // WebhookSubscription has a callback called when something happens to the
 // contacts of its namespace's lists.
 //
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 245 || (has(self.spec.signing) && has(self.spec.signing.secretRef))",message="metadata.name must have at most 245 characters where spec.signing.secretRef names no Secret: the signing Secret is called like the subscription, followed by -signing"
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:categories=postbus
@@ -41,6 +42,7 @@ type WebhookSubscription struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.payload) || !has(self.payload.encryption) || self.payload.encryption.algorithm != 'RC4' || !has(self.callback.url) || !self.callback.url.contains('?')",message="callback.url must not have a query where payload.encryption.algorithm is RC4: what is encrypted is the whole query"
 // +kubebuilder:validation:XValidation:rule="!has(self.operationalEvents) || self.operationalEvents.size() == 0 || !has(self.payload) || !has(self.payload.format) || self.payload.format in ['Standard', 'Template']",message="operationalEvents need payload.format Standard or Template: the other formats tell of contacts alone"
 // +kubebuilder:validation:XValidation:rule="!has(self.events) || !('None' in self.events) || (self.events.size() == 1 && has(self.operationalEvents) && self.operationalEvents.size() > 0)",message="events has None, which stands alone there and needs operationalEvents: nothing would be sent otherwise"
+// +kubebuilder:validation:XValidation:rule="!has(self.payload) || !has(self.payload.format) || self.payload.format != 'Mailingwork' || !has(self.events) || self.events.size() == 0 || self.events.exists(e, e in ['Subscribe', 'Unsubscribe'] || (e == 'ChangeProfile' && (!has(self.sources) || self.sources.size() == 0 || 'Recipient' in self.sources)))",message="events must have Subscribe, Unsubscribe, or ChangeProfile with the source Recipient where payload.format is Mailingwork: nothing would be sent otherwise"
 type WebhookSubscriptionSpec struct {
 	// app is a free name for filtering: kubectl get webhooksubscriptions
 	// --field-selector spec.app=crm. At most 63 characters.
