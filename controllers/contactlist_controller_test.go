@@ -138,7 +138,11 @@ func TestTemplatesArePublishedWhenTheyChange(t *testing.T) {
 	g.Eventually(ready, soon).Should(Equal(valid))
 	g.Expect(published()).To(Equal("Mended: {{.ConfirmURL}}"))
 
-	before := s.passes.Load()
+	var before int64
+	g.Eventually(func(g Gomega) { // a pass whose copy of the list was old is made again
+		before = s.passes.Load()
+		g.Consistently(s.passes.Load, 3*conflictDelay).Should(Equal(before))
+	}, soon).Should(Succeed())
 	unnamed := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "other"}, Data: map[string]string{"mail.txt": badMail}}
 	g.Expect(plane.Client.Create(t.Context(), unnamed)).To(Succeed())
 	put("Again: {{.ConfirmURL}}")
