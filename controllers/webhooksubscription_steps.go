@@ -63,7 +63,7 @@ func (w webhookSubscriptions) checkLists(ctx context.Context, subscription *v1al
 // a new subscription. All of it is from one reading of the row: whoever sees that a
 // request is done sees what was done in the same status.
 func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	delivery, err := w.delivery(ctx, keyOf(subscription))
+	delivery, err := w.delivery(ctx, subscription)
 	if err != nil {
 		return err
 	}
@@ -77,10 +77,12 @@ func (w webhookSubscriptions) mirror(ctx context.Context, subscription *v1alpha1
 	return w.request(ctx, subscription, delivery)
 }
 
-func (w webhookSubscriptions) delivery(ctx context.Context, key store.SubscriptionKey) (store.Delivery, error) {
+// delivery returns the subscription's row, and makes it where there is none.
+func (w webhookSubscriptions) delivery(ctx context.Context, subscription *v1alpha1.WebhookSubscription) (store.Delivery, error) {
+	key := keyOf(subscription)
 	delivery, err := w.store.LoadDelivery(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {
-		if err := w.store.OpenDelivery(ctx, key); err != nil {
+		if err := w.open(ctx, subscription); err != nil {
 			return store.Delivery{}, fmt.Errorf("open the delivery: %w", err)
 		}
 		delivery, err = w.store.LoadDelivery(ctx, key)
@@ -91,11 +93,43 @@ func (w webhookSubscriptions) delivery(ctx context.Context, key store.Subscripti
 	return delivery, nil
 }
 
+// open makes the subscription's row.
+func (w webhookSubscriptions) open(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	live, err := w.live(ctx, subscription)
+	switch {
+	case err != nil:
+		return err
+	case live.UID != subscription.UID || !live.DeletionTimestamp.IsZero():
+		return errors.New("the subscription was deleted meanwhile")
+	}
+	return w.store.OpenDelivery(ctx, keyOf(subscription))
+}
+
 func (w webhookSubscriptions) cleanup(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	live, err := w.live(ctx, subscription)
+	switch {
+	case err != nil:
+		return err
+	case live.UID != "" && live.UID != subscription.UID:
+		return nil // whoever let this one go has cleaned up
+	}
 	if err := w.store.DropDelivery(ctx, keyOf(subscription)); err != nil {
 		return fmt.Errorf("drop the delivery: %w", err)
 	}
 	return w.secrets.remove(ctx, subscription)
+}
+
+// live returns the subscription of this name as the API server has it, one without a
+// UID when there is none. Rows are found by name, and the cache of a controller that
+// has just begun to act may be old: it must not drop the row of a subscription that was
+// made anew under the name, nor make one that nobody drops.
+func (w webhookSubscriptions) live(ctx context.Context, subscription *v1alpha1.WebhookSubscription) (*v1alpha1.WebhookSubscription, error) {
+	live := &v1alpha1.WebhookSubscription{}
+	err := w.secrets.reader.Get(ctx, client.ObjectKeyFromObject(subscription), live)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read the subscription from the API server: %w", err)
+	}
+	return live, nil
 }
 
 func keyOf(subscription *v1alpha1.WebhookSubscription) store.SubscriptionKey {

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"context"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -425,6 +427,50 @@ func TestDeletedSubscriptionLeavesNothing(t *testing.T) {
 	b.expectNoSecret("crm-signing")
 	err = plane.Client.Get(t.Context(), client.ObjectKeyFromObject(subscription), subscription)
 	b.Expect(apierrors.IsNotFound(err)).To(BeTrue())
+}
+
+// oldCopy is a client whose cache has an old copy of a subscription.
+type oldCopy struct {
+	client.Client
+	old *v1alpha1.WebhookSubscription
+}
+
+// Get implements client.Client.
+func (o oldCopy) Get(_ context.Context, _ client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	o.old.DeepCopyInto(object.(*v1alpha1.WebhookSubscription))
+	return nil
+}
+
+// The cache of a controller that has just begun to act may be behind what the one
+// before it did: a subscription was deleted, and another made under its name.
+func TestOldCopyOfADeletedSubscription(t *testing.T) {
+	b := newBench(t)
+	first := b.newSubscription()
+	b.pass(first)
+	before := first.DeepCopy()
+	b.delete(first)
+	b.read(first)
+	deleted := first.DeepCopy()
+	b.pass(first)
+	pass := func(old *v1alpha1.WebhookSubscription) (reconcile.Result, error) {
+		loop := b.subscriptions().loop()
+		loop.client = oldCopy{plane.Client, old}
+		return loop.Reconcile(t.Context(), requestFor(old))
+	}
+
+	_, err := pass(before)
+	b.Expect(err).To(MatchError(ContainSubstring("deleted meanwhile")))
+	_, err = b.store.LoadDelivery(t.Context(), keyOf(first))
+	b.Expect(err).To(MatchError(store.ErrNotFound), "no row is made that nobody drops")
+
+	second := b.newSubscription()
+	b.pass(second)
+	row, err := b.store.LoadDelivery(t.Context(), keyOf(second))
+	b.Expect(err).NotTo(HaveOccurred())
+	result, err := pass(deleted)
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(result.RequeueAfter).To(Equal(conflictDelay), "until the cache has the new one")
+	b.Expect(b.store.LoadDelivery(t.Context(), keyOf(second))).To(Equal(row), "the row of the new one stays")
 }
 
 // A store that is down must not make a new spec look done, nor an old one undone.
