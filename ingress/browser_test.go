@@ -42,7 +42,7 @@ func expectFits(t *testing.T, b *testkit.Browser) {
 	t.Helper()
 	g := NewWithT(t)
 	g.Expect(b.Evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")).To(Equal("true"))
-	g.Expect(b.Evaluate("[...document.querySelectorAll('button, input, select')].every(e => e.getBoundingClientRect().height >= 44)")).To(Equal("true"))
+	g.Expect(b.Evaluate("[...document.querySelectorAll('button, input:not([type=hidden]), select')].every(e => e.getBoundingClientRect().height >= 44)")).To(Equal("true"))
 }
 
 // What recipients do, in a browser, with the keyboard, behind a proxy that

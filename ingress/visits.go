@@ -118,10 +118,14 @@ func (s *server) profile(ctx context.Context, v *visit) (pageAnswer, error) {
 	}
 	answer := pageOf(http.StatusOK, recipient.PageProfile)
 	answer.page.Email, answer.page.Fields = found.Email, v.fields(found)
+	answer.page.Shown = shownBy(answer.page.Fields)
 	if !v.posts {
 		return answer, nil
 	}
-	save, ok := v.readProfile(answer.page.Fields)
+	if before := v.form[shownParameter]; before != "" && len(before) <= maxShown {
+		answer.page.Shown = before
+	}
+	save, ok := v.readProfile(&answer.page)
 	if !ok {
 		answer.status = http.StatusUnprocessableEntity
 		return answer, nil
@@ -172,23 +176,48 @@ func shown(found *contact.Contact, name string) string {
 	return ""
 }
 
+// shownParameter has what a form showed when somebody opened it: the contact may
+// be another when the form comes back.
+const shownParameter = "shown"
+
+// maxShown is how many characters that has at most, with room for more fields
+// than a page has.
+const maxShown = 1 << 10
+
+// shownBy returns what a form shows: a short digest for each field. It keeps from
+// nobody what stands beside it in the form.
+func shownBy(fields []recipient.Field) string {
+	digests := make([]string, len(fields))
+	for i := range fields {
+		digests[i] = shownDigest(fields[i].Name, fields[i].Value)
+	}
+	return strings.Join(digests, " ")
+}
+
+func shownDigest(name, value string) string { return digest(name, value)[:16] }
+
 // readProfile reads what the form sent over what it showed, and checks it. What
 // came back as it was shown is no change, also where the form can't show all of
-// it. It is not ok when a value is refused; the fields then have what was sent.
-func (v *visit) readProfile(fields []recipient.Field) (save contact.Save, ok bool) {
+// it, and where another has changed it meanwhile. It is not ok when a value is
+// refused; the fields then have what was sent.
+func (v *visit) readProfile(page *recipient.Page) (save contact.Save, ok bool) {
 	save = contact.Save{
 		Update: true, EventSource: contact.SourceRecipient, Time: v.at,
 		StandardFields: map[string]string{}, CustomFields: map[string]any{},
 	}
 	ok = true
-	for i := range fields {
-		field := &fields[i]
+	shown := strings.Fields(page.Shown)
+	for i := range page.Fields {
+		field := &page.Fields[i]
 		sent, given := v.form[field.Name]
-		sent = unixLines(sent)
-		if !given || sent == field.Value {
+		if !given {
 			continue
 		}
+		sent = unixLines(sent)
 		field.Value = sent
+		if slices.Contains(shown, shownDigest(field.Name, sent)) {
+			continue
+		}
 		var err error
 		if name, custom := strings.CutPrefix(field.Name, contact.CustomPrefix); custom {
 			save.CustomFields[name], err = contact.CheckCustomField(v.list.Spec.CustomFields, name, sent)

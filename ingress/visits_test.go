@@ -263,6 +263,59 @@ func TestProfileIsSaved(t *testing.T) {
 	g.Expect(f.open(t, path, "en").body).To(ContainSubstring(`value="Augusta"`))
 }
 
+// A form that somebody has left open does not take back what was changed since,
+// by a call or in another window.
+func TestProfileIsSavedOverNewerValues(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	f.withProfile(t)
+	ada := f.subscriber(t, "ada@example.com")
+	f.saveFields(t, ada, map[string]string{"BIRTHDAY": "1815-12-10 09:30:00", "ADDRESS": "12 St. James's\nSquare"}, map[string]any{"nickname": "Ada"})
+	path := f.link(link.Profile, ada)
+	opened := formOf(t, f.open(t, path, "en").body)
+	f.saveFields(t, ada, map[string]string{"BIRTHDAY": "1815-12-10 10:00:00", "ADDRESS": "Worthy Manor", "FIRSTNAME": "Augusta"},
+		map[string]any{"nickname": "Enchantress"})
+
+	opened.Set("standard_ADDRESS", "12 St. James's\r\nSquare") // as browsers send lines
+	opened.Set("custom_height", "tall")
+	wrong := f.press(t, path, opened)
+	expectPage(t, wrong, http.StatusUnprocessableEntity, "profile refused")
+	again := formOf(t, wrong.body)
+	g.Expect(again.Get("standard_FIRSTNAME")).To(Equal("Ada"), "the form as it was filled")
+	again.Set("custom_height", "1.65")
+	again.Set("custom_nickname", "Countess")
+	expectPage(t, f.press(t, path, again), http.StatusOK, "saved")
+	after := f.contact(t, "ada@example.com")
+	g.Expect(after.StandardFields).To(Equal(map[string]string{
+		"FIRSTNAME": "Augusta", "CITY": "London", "BIRTHDAY": "1815-12-10 10:00:00", "ADDRESS": "Worthy Manor",
+	}))
+	g.Expect(after.CustomFields).To(Equal(map[string]any{"nickname": "Countess", "height": 1.65}))
+	events := f.events(t, "ada@example.com")
+	g.Expect(events[len(events)-1]).To(Equal("ChangeProfile Recipient [height nickname]"))
+
+	again.Set("shown", strings.Repeat("x ", 5000))
+	again.Set("custom_height", "tall")
+	got := f.press(t, path, again)
+	expectPage(t, got, http.StatusUnprocessableEntity, "profile refused")
+	g.Expect(got.body).NotTo(ContainSubstring("x x x"), "what is much too long was not shown by us")
+}
+
+// formOf returns what a browser sends of the inputs and texts of a page's form
+// when nobody touches them.
+func formOf(t *testing.T, page string) url.Values {
+	t.Helper()
+	sent := url.Values{}
+	for _, element := range regexp.MustCompile(`<(?:input|textarea)[^>]* name="([^"]+)"[^>]*>(?:\n([^<]*)</textarea>)?`).FindAllStringSubmatch(page, -1) {
+		value := element[2]
+		if shown := regexp.MustCompile(` value="([^"]*)"`).FindStringSubmatch(element[0]); shown != nil {
+			value = shown[1]
+		}
+		sent.Set(html.UnescapeString(element[1]), html.UnescapeString(value))
+	}
+	NewWithT(t).Expect(sent).NotTo(BeEmpty())
+	return sent
+}
+
 func TestProfileThatIsWrong(t *testing.T) {
 	g := NewWithT(t)
 	f := start(t)

@@ -68,6 +68,8 @@ type Page struct {
 	Email string
 	// Fields are those of the form on PageProfile.
 	Fields []Field
+	// Shown comes back with the form as its parameter "shown".
+	Shown string
 	// Callback is what the pages are about that reactivate; nil on others.
 	Callback *Callback
 }
