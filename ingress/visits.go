@@ -103,9 +103,12 @@ func reasonOf(form map[string]string) *contact.Reason {
 	return reason
 }
 
+// lineEnds are those that browsers take for one, and what most callers send.
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 // unixLines returns a text with the line ends that most callers send; forms
 // send CR LF.
-func unixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
+func unixLines(text string) string { return lineEnds.Replace(text) }
 
 // profile shows a contact its fields, and stores what it changes.
 func (s *server) profile(ctx context.Context, v *visit) (pageAnswer, error) {
@@ -147,10 +150,7 @@ func (v *visit) fields(found *contact.Contact) (fields []recipient.Field) {
 		if !ok {
 			continue // the list does not declare it any more
 		}
-		field.Value = shown(found, name)
-		if date := field.Value; field.Type == "date" && len(date) > len(time.DateOnly) {
-			field.Value = date[:len(time.DateOnly)] // the form has no time of day
-		}
+		field.Show(shown(found, name))
 		fields = append(fields, field)
 	}
 	return fields

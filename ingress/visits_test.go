@@ -300,6 +300,40 @@ func TestProfileIsSavedOverNewerValues(t *testing.T) {
 	g.Expect(got.body).NotTo(ContainSubstring("x x x"), "what is much too long was not shown by us")
 }
 
+// What a browser can't show of a value it sends back empty, or in other lines.
+func TestProfileKeepsWhatItsFormCannotShow(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	f.withProfile(t)
+	ada := f.subscriber(t, "ada@example.com")
+	f.saveFields(t, ada, map[string]string{"ADDRESS": "12 St. James's\rSquare", "BIRTHDAY": "0000-12-10"},
+		map[string]any{"nickname": "Enchantress", "special date": "2020-12-12", "vegan": true})
+	f.configure(t, func(spec *v1alpha1.ContactListSpec) {
+		for i := range spec.CustomFields {
+			field := &spec.CustomFields[i]
+			switch field.Name {
+			case "nickname":
+				field.Type = v1alpha1.CustomFieldDate
+			case "special date":
+				field.Type = v1alpha1.CustomFieldBoolean
+			case "vegan":
+				field.Type = v1alpha1.CustomFieldInteger
+			}
+		}
+	})
+	before := f.contact(t, "ada@example.com")
+	path := f.link(link.Profile, ada)
+	body := f.open(t, path, "en").body
+	g.Expect(body).To(And(ContainSubstring(`name="custom_nickname" type="date" value=""`), ContainSubstring(`name="standard_BIRTHDAY" type="date" value=""`)))
+	g.Expect(strings.Count(body, " selected>")).To(Equal(2), "one answer of each question")
+	untouched := formOf(t, body)
+	untouched.Set("standard_ADDRESS", "12 St. James's\r\nSquare")
+	untouched.Set("standard_GENDER", "")
+	untouched.Set("custom_special date", "")
+	expectPage(t, f.press(t, path, untouched), http.StatusOK, "saved")
+	g.Expect(f.contact(t, "ada@example.com")).To(Equal(before))
+}
+
 // formOf returns what a browser sends of the inputs and texts of a page's form
 // when nobody touches them.
 func formOf(t *testing.T, page string) url.Values {

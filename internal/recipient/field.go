@@ -3,6 +3,7 @@ package recipient
 import (
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"postbus.dev/postbus/api/v1alpha1"
@@ -70,6 +71,22 @@ func NewField(name string, declared []v1alpha1.CustomField, language v1alpha1.La
 	case v1alpha1.CustomFieldString:
 	}
 	return field, true
+}
+
+// Show puts what is stored into the form, as far as browsers show it there: of a
+// time the date, and nothing of what a field of this type can't hold. A list may
+// have changed the type since.
+func (f *Field) Show(stored string) {
+	switch {
+	case f.Type == "date":
+		stored = stored[:min(len(stored), len(time.DateOnly))]
+		if day, err := time.Parse(time.DateOnly, stored); err != nil || day.Year() == 0 {
+			stored = ""
+		}
+	case len(f.Options) > 0 && !slices.ContainsFunc(f.Options, func(o Option) bool { return o.Value == stored }):
+		stored = ""
+	}
+	f.Value = stored
 }
 
 // Refuse puts the value back into the form, with what would be right.
