@@ -58,21 +58,25 @@ func (s *server) profileFromConfirm(v *visit) string {
 	})
 }
 
-// unsubscribe asks whether somebody wants to leave, and ends the contact.
+// unsubscribe asks whether somebody wants to leave, and ends the contact. Where it
+// has ended before, the link can't tell whether the same person is a contact again.
 func (s *server) unsubscribe(ctx context.Context, v *visit) (pageAnswer, error) {
-	unsubscribed := pageOf(http.StatusOK, recipient.PageUnsubscribed)
+	left := pageOf(http.StatusOK, recipient.PageLeft)
 	if !v.posts {
 		found, err := s.find(ctx, v)
 		if err != nil || found == nil {
-			return unsubscribed, err
+			return left, err
 		}
 		return pageOf(http.StatusOK, recipient.PageUnsubscribe), nil
 	}
 	removal := contact.Removal{
 		Event: contact.EventUnsubscribe, EventSource: contact.SourceRecipient, Time: v.at, Reason: reasonOf(v.form),
 	}
-	_, err := s.change(ctx, v, removal.Decide)
-	return unsubscribed, err
+	decision, err := s.change(ctx, v, removal.Decide)
+	if err != nil || !decision.Removed {
+		return left, err
+	}
+	return pageOf(http.StatusOK, recipient.PageUnsubscribed), nil
 }
 
 // MailUp's codes of how people leave by a link.

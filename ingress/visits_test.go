@@ -174,10 +174,34 @@ func TestUnsubscribe(t *testing.T) {
 			g.Expect(left[1].Source).To(Equal(contact.SourceRecipient))
 			g.Expect(left[1].Reason).To(Equal(row.reason))
 			after := f.state(t)
-			expectPage(t, f.send(t, row.request), http.StatusOK, "unsubscribed")
+			expectPage(t, f.send(t, row.request), http.StatusOK, "left")
 			g.Expect(f.state(t)).To(Equal(after))
 		})
 	}
+}
+
+// Whoever has signed up again is another contact, whom the links in older mails don't
+// touch: their pages must not say that somebody is on the list no more.
+func TestOldLinksOfSomebodyWhoIsBack(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	old := f.subscriber(t, "ada@example.com")
+	expectPage(t, f.press(t, f.link(link.Unsubscribe, old), nil), http.StatusOK, "unsubscribed")
+	again := f.subscriber(t, "ada@example.com")
+	for purpose, row := range map[link.Purpose]struct {
+		status int
+		kind   string
+	}{
+		link.Unsubscribe: {http.StatusOK, "left"}, link.Confirm: {http.StatusGone, "gone"}, link.Profile: {http.StatusGone, "gone"},
+	} {
+		path := f.link(purpose, old)
+		for _, got := range []answer{f.open(t, path, "en"), f.open(t, path, "de"), f.press(t, path, nil)} {
+			expectPage(t, got, row.status, row.kind)
+			g.Expect(got.body).To(Or(ContainSubstring("signed up again since"), ContainSubstring("seitdem wieder angemeldet")))
+			g.Expect(got.body).NotTo(Or(ContainSubstring("You are unsubscribed"), ContainSubstring("not on"), ContainSubstring("nicht mehr auf")))
+		}
+	}
+	g.Expect(f.contact(t, "ada@example.com")).To(HaveValue(Equal(again)))
 }
 
 // profileFields are on the profile page of the tests: one of each kind.

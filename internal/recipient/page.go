@@ -28,12 +28,16 @@ const (
 	PageExpired PageKind = "expired"
 	// PageInvalid: the link is none of ours, or was damaged.
 	PageInvalid PageKind = "invalid"
-	// PageGone: the contact, or its list, is there no more.
+	// PageGone: the contact, or its list, is there no more. Its person may be
+	// another contact of the list by now.
 	PageGone PageKind = "gone"
 	// PageUnsubscribe asks to unsubscribe, and why.
 	PageUnsubscribe PageKind = "unsubscribe"
 	// PageUnsubscribed says that it is done.
 	PageUnsubscribed PageKind = "unsubscribed"
+	// PageLeft: the contact to unsubscribe is there no more. Its person may be
+	// another contact of the list by now.
+	PageLeft PageKind = "left"
 	// PageProfile is the form of the contact's fields.
 	PageProfile PageKind = "profile"
 	// PageSaved says that the fields are stored.

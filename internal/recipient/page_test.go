@@ -17,7 +17,7 @@ var languages = []v1alpha1.Language{v1alpha1.LanguageEnglish, v1alpha1.LanguageG
 
 var kinds = []recipient.PageKind{
 	recipient.PageConfirm, recipient.PageConfirmed, recipient.PageUsed, recipient.PageConfirmExpired, recipient.PageExpired,
-	recipient.PageInvalid, recipient.PageGone, recipient.PageUnsubscribe, recipient.PageUnsubscribed, recipient.PageProfile,
+	recipient.PageInvalid, recipient.PageGone, recipient.PageUnsubscribe, recipient.PageUnsubscribed, recipient.PageLeft, recipient.PageProfile,
 	recipient.PageReactivate, recipient.PageReactivateAsked, recipient.PageReactivateOutdated, recipient.PageReactivateExpired,
 	recipient.PageSaved, recipient.PageLater, recipient.PageInsecure, recipient.PageError,
 }
