@@ -6,7 +6,6 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
-	"unicode/utf8"
 )
 
 // maxForm is how many bytes a form of a page may have, many times what its
@@ -49,14 +48,10 @@ func parseMultipart(data []byte, boundary string) place {
 		if err == nil {
 			value, err = io.ReadAll(part)
 		}
-		switch {
-		case err != nil || part.FileName() != "":
+		if err != nil || part.FileName() != "" {
 			p.refuse(malformed("malformed request: the body must be a form without files"))
 			return p
-		case !utf8.Valid(value) || !utf8.ValidString(part.FormName()):
-			p.refuse(malformed("malformed request: parameters must be valid UTF-8"))
-			return p
 		}
-		p.add(part.FormName(), string(value))
+		p.addText(part.FormName(), string(value))
 	}
 }

@@ -344,7 +344,7 @@ func TestHostileBodies(t *testing.T) {
 		"many parameters":          {request{contentType: formType, body: numbered("%x&", 1<<20-100)}, "there are more than 1000 parameters"},
 		"one parameter repeated":   {request{contentType: formType, body: fill("", "a&", "")}, "too many values: a is given more than once"},
 		"nothing but separators":   {request{contentType: formType, body: fill("", "&", "%")}, "not percent-encoded correctly"},
-		"bytes that are no UTF-8":  {request{contentType: formType, body: fill("a=", "\xff", "")}, "parameters must be valid UTF-8"},
+		"bytes that are no UTF-8":  {request{contentType: formType, body: fill("a=", "\xff", "")}, "a must be valid UTF-8"},
 		"JSON that is no UTF-8":    {request{contentType: jsonType, body: fill(`{"a":"`, "\xc3", `"}`)}, "the body must be valid UTF-8"},
 		"escapes":                  {request{contentType: formType, body: fill("src=", "%41", "")}, "src must have at most 255 characters"},
 		"a zip bomb":               {request{contentType: jsonType, body: bomb, header: map[string]string{"Content-Encoding": "gzip"}}, "not compressed"},

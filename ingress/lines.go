@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 )
 
 const (
@@ -101,11 +100,8 @@ func (c *csvReader) next() (place, error) {
 		p.refuse(malformed(fmt.Sprintf("malformed request: the line has %d cells, the first line has %d", len(cells), len(c.names))))
 	}
 	for n, cell := range cells[:min(len(cells), len(c.names))] {
-		switch {
-		case !utf8.ValidString(cell) || !utf8.ValidString(c.names[n]):
-			p.refuse(malformed("malformed request: parameters must be valid UTF-8"))
-		case cell != "":
-			p.add(c.names[n], cell)
+		if cell != "" {
+			p.addText(c.names[n], cell)
 		}
 	}
 	return p, nil

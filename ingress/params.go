@@ -67,20 +67,40 @@ func parsePairs(text string) place {
 			continue
 		}
 		name, value, _ := strings.Cut(pair, "=")
-		name, nameErr := url.QueryUnescape(name)
-		value, valueErr := url.QueryUnescape(value)
-		switch {
-		case nameErr != nil || valueErr != nil:
-			p.refuse(malformed("malformed request: a parameter is not percent-encoded correctly"))
-			p.keyRefused = p.keyRefused || name == keyParameter
-		case !utf8.ValidString(name) || !utf8.ValidString(value):
-			p.refuse(malformed("malformed request: parameters must be valid UTF-8"))
-			p.keyRefused = p.keyRefused || name == keyParameter
-		default:
-			p.add(name, value)
+		name, err := url.QueryUnescape(name)
+		if err != nil {
+			p.refuse(malformed("malformed request: the name of a parameter is not percent-encoded correctly"))
+			continue
 		}
+		if value, err = url.QueryUnescape(value); err != nil {
+			p.refuseText(name, "is not percent-encoded correctly")
+			continue
+		}
+		p.addText(name, value)
 	}
 	return p
+}
+
+// addText is add for what may be no UTF-8.
+func (p *place) addText(name, value string) {
+	switch {
+	case !utf8.ValidString(name):
+		p.refuse(malformed("malformed request: the names of parameters must be valid UTF-8"))
+	case !utf8.ValidString(value):
+		p.refuseText(name, "must be valid UTF-8")
+	default:
+		p.add(name, value)
+	}
+}
+
+// refuseText refuses a value that can't be read.
+func (p *place) refuseText(name, rule string) {
+	p.keyRefused = p.keyRefused || name == keyParameter
+	name = contact.Shorten(name)
+	p.refuse(&problem{
+		status: http.StatusBadRequest, code: "Malformed", parameter: name,
+		message: "malformed request: " + name + " " + rule,
+	})
 }
 
 // parseJSON reads one object of strings, numbers and booleans. Members that

@@ -41,8 +41,8 @@ func TestRefusedRequests(t *testing.T) {
 		mediaType = "the content type must be application/json or application/x-www-form-urlencoded, in UTF-8 and not compressed"
 		browser   = "calls from a browser are not allowed: the api key would be readable there"
 		noObject  = "malformed request: the body must be one JSON object"
-		noUTF8    = "malformed request: parameters must be valid UTF-8"
-		noPercent = "malformed request: a parameter is not percent-encoded correctly"
+		noUTF8    = "malformed request: src must be valid UTF-8"
+		noPercent = "malformed request: src is not percent-encoded correctly"
 	)
 	for name, row := range map[string]struct {
 		request request
@@ -82,7 +82,8 @@ func TestRefusedRequests(t *testing.T) {
 			"too many values: custom_special date is given more than once",
 		},
 		"a broken escape in the URL":       {request{query: good + "&src=%zz"}, 400, noPercent},
-		"a broken escape in a form's name": {request{contentType: formType, body: good + "&%=a"}, 400, noPercent},
+		"a broken escape in a form's name": {request{contentType: formType, body: good + "&%=a"}, 400, "malformed request: the name of a parameter is not percent-encoded correctly"},
+		"a name that is no UTF-8":          {request{query: good + "&%ff=a"}, 400, "malformed request: the names of parameters must be valid UTF-8"},
 		"a form that is no UTF-8":          {request{contentType: formType, body: good + "&src=\xff"}, 400, noUTF8},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,6 +91,23 @@ func TestRefusedRequests(t *testing.T) {
 		})
 	}
 	NewWithT(t).Expect(f.contact(t, "max@example.com")).To(BeNil())
+}
+
+// Of a form in Latin-1 the caller is told which field it was.
+func TestTextThatCannotBeReadIsNamed(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	for _, body := range []string{"&standard_LASTNAME=M%fcller", "&standard_LASTNAME=100%"} {
+		got := f.send(t, request{contentType: formType, body: encode(f.with("max@example.com")) + body})
+		g.Expect(got.status).To(Equal(http.StatusBadRequest))
+		g.Expect(got.body).To(ContainSubstring(`"code":"Malformed","parameter":"standard_LASTNAME"`))
+	}
+	lines, _ := f.importFile(t, request{
+		query: "key=" + f.importer(t), contentType: csvType, body: "email,standard_LASTNAME\nmax@example.com,M\xfcller\n",
+	})
+	g.Expect(outcomes(lines)).To(Equal([]string{"1 Malformed: malformed request: standard_LASTNAME must be valid UTF-8"}))
+	g.Expect(lines[0].Error.Parameter).To(Equal("standard_LASTNAME"))
+	g.Expect(f.contact(t, "max@example.com")).To(BeNil())
 }
 
 // TestOrderOfChecks breaks everything and mends it step by step.
@@ -109,7 +127,7 @@ func TestOrderOfChecks(t *testing.T) {
 	bad.body = "a=%zz"
 	g.Expect(f.send(t, bad).status).To(Equal(http.StatusUnauthorized), "then the key")
 	bad.body = "key=" + f.key + "&a=%zz&email=nobody&standard_GENDER=x"
-	expectRefusal(t, f.send(t, bad), http.StatusBadRequest, "malformed request: a parameter is not percent-encoded correctly")
+	expectRefusal(t, f.send(t, bad), http.StatusBadRequest, "malformed request: a is not percent-encoded correctly")
 	bad.body = "key=" + f.key + "&email=nobody&standard_GENDER=x"
 	expectRefusal(t, f.send(t, bad), http.StatusBadRequest, "illegal parameter value: email must have exactly one @")
 	bad.body = "key=" + f.key + "&email=max@example.com&standard_GENDER=x"

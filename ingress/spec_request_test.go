@@ -71,7 +71,7 @@ func TestSpecRequestIsRefused(t *testing.T) {
 		method    = "the method must be POST"
 		mediaType = "the content type must be application/json or application/x-www-form-urlencoded, in UTF-8 and not compressed"
 		large     = "the body must have at most 1 MiB"
-		noUTF8    = "malformed request: parameters must be valid UTF-8"
+		noUTF8    = "malformed request: src must be valid UTF-8"
 		browser   = "calls from a browser are not allowed: the api key would be readable there"
 	)
 	origin := func(value string) func(*request) {
