@@ -4,9 +4,11 @@ import (
 	"embed"
 	"fmt"
 	htmltemplate "html/template"
+	"regexp"
 	"strings"
 	texttemplate "text/template"
 	"time"
+	"unicode/utf8"
 
 	"postbus.dev/postbus/api/v1alpha1"
 )
@@ -48,6 +50,8 @@ type MailData struct {
 type Mail struct {
 	text *texttemplate.Template
 	html *htmltemplate.Template // nil for a mail of text alone
+	// ours tells that the list has no templates.
+	ours bool
 }
 
 // missingKey makes a field that is not set empty instead of "<no value>".
@@ -128,6 +132,9 @@ func sampleMail() MailData {
 // Render makes the mail. html is empty for a mail of text alone. Errors are
 // *TemplateError.
 func (m *Mail) Render(data MailData) (text, html string, err error) {
+	if m.ours && !isName(data.Fields["FIRSTNAME"]) {
+		data.Fields = nil
+	}
 	if text, err = execute(MailText, m.text.Execute, data); err != nil {
 		return "", "", err
 	}
@@ -136,6 +143,19 @@ func (m *Mail) Render(data MailData) (text, html string, err error) {
 	}
 	html, err = execute(MailHTML, m.html.Execute, data)
 	return text, html, err
+}
+
+// longestName is how many characters somebody is greeted by at most.
+const longestName = 40
+
+// noName is in links and addresses, also in those without a scheme, and in texts of
+// several lines.
+var noName = regexp.MustCompile(`[/\\@:<>\p{Cc}]|[\pL\pN]\.[\pL\pN]`)
+
+// isName tells whether somebody may be greeted by a text. Whoever fills in a form can
+// have the mail sent to a stranger, and must not have it say what they want.
+func isName(text string) bool {
+	return utf8.RuneCountInString(text) <= longestName && !noName.MatchString(text)
 }
 
 //go:embed texts/mail.*
@@ -159,6 +179,7 @@ func parseBuiltInMails() map[v1alpha1.Language]*Mail {
 		if err != nil {
 			panic(err) // it is a fault of the file that is in the program
 		}
+		mail.ours = true
 		mails[language] = mail
 	}
 	return mails

@@ -49,11 +49,34 @@ func TestMailToSomebodyUnknown(t *testing.T) {
 
 func TestMailEscapesWhatStrangersWrote(t *testing.T) {
 	g := NewWithT(t)
+	mail, err := ParseMail(map[string]string{MailText: "{{.ConfirmURL}}", MailHTML: "{{.Fields.FIRSTNAME}} {{.ConfirmURL}}"})
+	g.Expect(err).NotTo(HaveOccurred())
 	data := sampleMail()
 	data.Fields["FIRSTNAME"] = `<script>alert(1)</script>`
-	_, html, err := BuiltInMail(v1alpha1.LanguageEnglish).Render(data)
+	_, html, err := mail.Render(data)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(html).NotTo(ContainSubstring("<script"))
+	g.Expect(html).To(HavePrefix("&lt;script&gt;"))
+}
+
+// Whoever fills in a form can have the mail sent to somebody else: it greets by names,
+// and says nothing else that a stranger wrote.
+func TestBuiltInMailGreetsByNamesAlone(t *testing.T) {
+	for name, greeted := range map[string]bool{
+		"Ada": true, "Anna-Lena O'Neill": true, "Dr. Max J. Müller": true, "Мария": true, "نور": true,
+		strings.Repeat("ä", 40): true, strings.Repeat("ä", 41): false,
+		"you won: https://evil.example/x": false, "see evil.example": false, "mail eve@example": false,
+		"Ada,\n\nyour account is locked": false, "Ada\rMax": false, "evil/path": false, "<b>Ada</b>": false, `\\server`: false,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			data := sampleMail()
+			data.Fields["FIRSTNAME"] = name
+			text, html, err := BuiltInMail(v1alpha1.LanguageEnglish).Render(data)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(strings.HasPrefix(text, "Hello,\n")).To(Equal(!greeted), text)
+			g.Expect(strings.Contains(html, "<p>Hello,</p>")).To(Equal(!greeted), html)
+		})
+	}
 }
 
 func TestMailOfTemplates(t *testing.T) {
