@@ -2,6 +2,7 @@ package ingress_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -42,14 +43,33 @@ func (f *fixture) hold(t *testing.T) (release func()) {
 	})
 }
 
+// busy tells of each call that has come to the store.
+type busy struct {
+	store.Contacts
+	came chan struct{}
+}
+
+func (b busy) Change(ctx context.Context, change store.Change) (contact.Decision, error) {
+	b.came <- struct{}{}
+	return b.Contacts.Change(ctx, change)
+}
+
 func TestOverloadAnswers503(t *testing.T) {
 	g := NewWithT(t)
-	f := start(t, func(options *ingress.Options) { options.MaxRequests = 3 })
+	atStore := busy{came: make(chan struct{}, 10)}
+	f := start(t, func(options *ingress.Options) {
+		options.MaxRequests = 3
+		atStore.Contacts = options.Contacts
+		options.Contacts = atStore
+	})
 	release := f.hold(t)
 	defer release()
 	statuses := make(chan int, 4)
 	for range 4 {
 		go func() { statuses <- f.good(t) }()
+	}
+	for range 3 {
+		<-atStore.came // one that ingress still reads the body of would make room for the next
 	}
 	g.Expect(<-statuses).To(Equal(http.StatusServiceUnavailable), "three are at work, so the fourth is refused")
 
