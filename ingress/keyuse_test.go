@@ -87,7 +87,7 @@ func TestUseOfKeysIsWritten(t *testing.T) {
 
 func TestUseOfKeysIsWrittenAtTheEnd(t *testing.T) {
 	g := NewWithT(t)
-	f := start(t)
+	f := start(t, func(options *ingress.Options) { options.KeyUseInterval = time.Hour })
 	gone := f.issue(t, "gone", nil)
 	f.send(t, request{query: encode(f.with("max@example.com"))})
 	f.send(t, request{query: "email=max@example.com&key=" + gone})
