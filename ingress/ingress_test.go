@@ -51,7 +51,9 @@ func requirePlane(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
-	SetDefaultEventuallyTimeout(30 * time.Second) // which passes as soon as it can, also on a busy machine
+	// A second, which is what gomega waits for, is little for an API server and a
+	// disk that other packages' tests use too.
+	SetDefaultEventuallyTimeout(30 * time.Second)
 	code := m.Run()
 	if plane != nil {
 		if err := plane.Stop(); err != nil {
