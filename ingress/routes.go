@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 // The paths that ingress serves beside those of operations.
@@ -41,6 +43,7 @@ type server struct {
 	limits   *limits
 	keys     *keyring
 	now      func() time.Time
+	looks    singleflight.Group // of ready
 	stopping atomic.Bool
 }
 
@@ -197,11 +200,17 @@ const readyTimeout = time.Second
 
 var errStopping = errors.New("shutting down")
 
+// ready returns nil, or what is missing. Whoever asks while somebody else's question
+// is looked into gets the same answer, and looking goes on when they hang up: anybody
+// can ask, and must not keep the store from calls.
 func (s *server) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
 	if check := s.options.Ready; check != nil {
-		if err := check(ctx); err != nil {
+		_, err, _ := s.looks.Do("", func() (any, error) {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
+			defer cancel()
+			return nil, check(ctx)
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,6 +64,39 @@ func TestReadyOnlyWhenCachesAndStoreAre(t *testing.T) {
 	g.Expect(got.status).To(Equal(http.StatusOK))
 	g.Expect(got.body).To(Equal("ok\n"))
 	g.Expect(f.send(t, request{method: "HEAD", path: "/readyz"}).status).To(Equal(http.StatusOK))
+}
+
+// Anybody can ask whether ingress is ready, at once and without waiting for the
+// answer. The store is looked at once at a time, and to the end.
+func TestProbesShareTheirLookAtTheStore(t *testing.T) {
+	g := NewWithT(t)
+	var atOnce atomic.Int32
+	looking, proceed := make(chan struct{}, 100), make(chan struct{})
+	f := start(t, func(options *ingress.Options) {
+		options.Ready = func(ctx context.Context) error {
+			if atOnce.Add(1) > 1 {
+				return errors.New("two look at once")
+			}
+			defer atOnce.Add(-1)
+			looking <- struct{}{}
+			<-proceed
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return errors.New("the look was broken off")
+			}
+			return nil
+		}
+	})
+	release := sync.OnceFunc(func() { close(proceed) })
+	defer release()
+	const probe = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+	gone := f.crowd(t, 1, probe)[0]
+	<-looking
+	g.Expect(gone.Close()).To(Succeed())
+	waiting := f.crowd(t, 50, probe)
+	release()
+	for _, connection := range waiting {
+		g.Expect(readAnswer(t, connection)).To(Equal(answer{status: 200, body: "ok\n"}))
+	}
 }
 
 // dial opens a connection by hand, for what an HTTP client can't do.
