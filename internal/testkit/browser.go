@@ -48,6 +48,7 @@ func NewBrowser(t *testing.T) *Browser {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(browsers[i]),
 		chromedp.DisableGPU,
+		chromedp.WSURLReadTimeout(startTimeout), // 20 seconds are little on two busy cores
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 	)
 	if os.Geteuid() == 0 {
