@@ -34,6 +34,14 @@ type lifetime struct {
 
 const contactsInLife = 7
 
+// newLifetime returns a life in which nothing has happened yet.
+func newLifetime(t *testing.T, seed uint64) *lifetime {
+	return &lifetime{
+		t: t, chance: rand.New(rand.NewPCG(seed, 1)), ledger: perContact(), now: start, up: true,
+		arrived: map[int64][]int64{}, fates: map[int64]string{},
+	}
+}
+
 // fate notes what became of an event. An event that arrived may be set aside or
 // dropped too, if the process died before it was written.
 func (l *lifetime) fate(position int64, fate string) {
@@ -199,10 +207,7 @@ func TestLifeUnderChance(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			g := NewWithT(t)
-			l := &lifetime{
-				t: t, chance: rand.New(rand.NewPCG(seed, 1)), ledger: perContact(), now: start, up: true,
-				arrived: map[int64][]int64{}, fates: map[int64]string{},
-			}
+			l := newLifetime(t, seed)
 			for n := 0; !l.quiet(); n++ {
 				g.Expect(n).To(BeNumerically("<", 400_000), "stuck: %+v", l.ledger.life)
 				l.step()

@@ -51,12 +51,19 @@ func (l *ledger) startReplay(of v1alpha1.ReplayContent, owed store.Owed, now tim
 	l.finishReplay(now)
 }
 
-// replayRoom is how many events of a replay can be taken.
+// replayRoom is how many events of a replay can be taken. Those that wait for earlier
+// ones of it take no room: where they had all of it, it would never come to those.
 func (l *ledger) replayRoom() int {
 	if !l.life.Replay.Running() || l.life.Deactivation != nil {
 		return 0
 	}
-	return max(0, maxReplayed-l.replayed)
+	taken := l.replayed
+	for _, e := range l.waiting {
+		if e.replayed {
+			taken--
+		}
+	}
+	return max(0, maxReplayed-taken)
 }
 
 // replayMayGo tells whether a call of a replay may be made now.

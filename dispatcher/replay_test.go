@@ -1,0 +1,57 @@
+package dispatcher
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+)
+
+// happen has an event of a contact come in.
+func (l *lifetime) happen(contactID int64) {
+	e := event(int64(len(l.log)+1), contactID)
+	e.Time = l.now
+	l.log = append(l.log, *e)
+	l.take()
+}
+
+// breakDown has the callback be deactivated by the next call.
+func (l *lifetime) breakDown() {
+	l.t.Helper()
+	fail(l.t, l.ledger, l.now, outcome{verdict: gone, status: 410})
+}
+
+// Live events that wait for a replay belong to the next one where the callback breaks
+// down again, however many they are.
+func TestReplayThatManyEventsWaitFor(t *testing.T) {
+	g := NewWithT(t)
+	l := newLifetime(t, 1)
+	const contacts = maxOpen
+	l.happen(contacts)
+	l.breakDown()
+	for id := range int64(contacts) {
+		l.happen(id)
+	}
+	l.ledger.reactivate(l.now, true)
+	for id := range int64(contacts) {
+		l.happen(id)
+	}
+	l.checkWaiting()
+	g.Expect(l.ledger.waiting).To(HaveLen(contacts))
+	l.breakDown()
+	l.ledger.reactivate(l.now, true)
+	for seconds := 0; l.ledger.life.Replay.Running(); seconds++ {
+		g.Expect(seconds).To(BeNumerically("<", 10*contacts), "stuck: %+v", l.ledger.life)
+		l.now = l.now.Add(time.Second)
+		l.checkWaiting()
+		l.readOwed()
+		for _, e := range sendAll2(l.ledger, l.now) {
+			l.arrived[e.event.Contact.ID] = append(l.arrived[e.event.Contact.ID], e.event.Position)
+			l.ledger.settle(e, good, l.now, callbackRules)
+		}
+	}
+	for id := range int64(contacts) {
+		g.Expect(l.arrived[id]).To(And(HaveLen(2), Satisfy(slices.IsSorted[[]int64])), "contact %d", id)
+	}
+}
