@@ -139,12 +139,13 @@ func (l *ledger) add(e *openEvent) {
 	}
 }
 
-// room is how many events can be taken from the end of the log.
+// room is how many events can be taken from the end of the log. A replay has room of
+// its own, but no more: all that was open at a reactivation is of its replay.
 func (l *ledger) room() int {
 	if l.life.Deactivation != nil {
 		return maxOpen // they are counted, not opened
 	}
-	return maxOpen - (len(l.open) - l.replayed)
+	return max(0, maxOpen-(len(l.open)-min(l.replayed, maxReplayed)))
 }
 
 // take takes an event that came after all that were taken before.

@@ -55,3 +55,22 @@ func TestReplayThatManyEventsWaitFor(t *testing.T) {
 		g.Expect(l.arrived[id]).To(And(HaveLen(2), Satisfy(slices.IsSorted[[]int64])), "contact %d", id)
 	}
 }
+
+// A callback that is reactivated again and again, and stays down, costs a bounded
+// ledger, too.
+func TestLedgerIsBoundedOverReactivations(t *testing.T) {
+	g := NewWithT(t)
+	l := newLifetime(t, 1)
+	for range 5 {
+		for range 2 * maxOpen {
+			l.happen(int64(len(l.log)))
+		}
+		l.breakDown()
+		g.Expect(len(l.ledger.open)).To(BeNumerically("<=", maxOpen+maxReplayed))
+		for l.ledger.cursor < int64(len(l.log)) {
+			l.take()
+		}
+		l.now = l.now.Add(time.Minute)
+		l.ledger.reactivate(l.now, true)
+	}
+}
