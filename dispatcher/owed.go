@@ -29,7 +29,7 @@ func (r *runner) replayOwed(ctx context.Context) error {
 		case s == nil:
 			return nil
 		case query.Positions != nil:
-			if err := r.replayAside(ctx, query); err != nil {
+			if err := r.replayAside(ctx, s, query); err != nil {
 				return err
 			}
 			continue
@@ -86,7 +86,7 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 
 // replayAside takes a page of what was set aside. What the subscription does not
 // ask for today is dropped.
-func (r *runner) replayAside(ctx context.Context, query store.Query) error {
+func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Query) error {
 	positions, err := r.aside.SetAsideEvents(ctx, r.key, query.After, query.Limit)
 	if err != nil {
 		return err
@@ -103,14 +103,14 @@ func (r *runner) replayAside(ctx context.Context, query store.Query) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.wantsOwedPage() || r.ledger.life.Owed.Aside.After != query.After {
-		return nil
+	if r.sub != s || !r.wantsOwedPage() || r.ledger.life.Owed.Aside.After != query.After {
+		return nil // as in takeOwedPage
 	}
 	now := r.clock.Now()
 	for i := range page {
 		switch {
 		case page[i].Position > query.UpTo: // it was set aside after the request
-		case r.sub.wants(&page[i]):
+		case s.wants(&page[i]):
 			r.ledger.takeOwed(&page[i])
 		default:
 			r.ledger.dropOwed(page[i].Position)

@@ -1,0 +1,73 @@
+package dispatcher
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/utils/clock"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/sqlite"
+)
+
+// meanwhile is a real store in which something happens while a page is read, once.
+type meanwhile struct {
+	store.Store
+	happens func()
+}
+
+func (m *meanwhile) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
+	page, err := m.Store.Read(ctx, query)
+	if happens := m.happens; happens != nil {
+		m.happens = nil
+		happens()
+	}
+	return page, err
+}
+
+// newAside returns a store with an event that is set aside, and so are these, and a
+// runner that is to send them again.
+func newAside(t *testing.T, more ...int64) (*meanwhile, *runner) {
+	t.Helper()
+	g := NewWithT(t)
+	opened, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "postbus.db"))
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { g.Expect(opened.Close()).To(Succeed()) })
+	key := store.SubscriptionKey{Namespace: "marketing", Name: "crm"}
+	g.Expect(opened.OpenDelivery(t.Context(), key)).To(Succeed())
+	appendEvents(t, opened, 1)
+	row, err := opened.LoadDelivery(t.Context(), key)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = opened.Checkpoint(t.Context(), []store.Progress{{Delivery: row, Aside: append(more, 1)}})
+	g.Expect(err).NotTo(HaveOccurred())
+	log := &meanwhile{Store: opened}
+	r := &runner{
+		key: key, log: log, aside: log, clock: clock.RealClock{}, wake: make(chan struct{}, 1), ledger: perContact(),
+		sub: &subscription{filter: store.Filter{Namespace: key.Namespace}, format: standard{}},
+	}
+	plan, err := r.planAside(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	r.ledger.startReplay(v1alpha1.ReplayOfFailed, plan.owed, start)
+	return log, r
+}
+
+// What was read of a person before they were forgotten is not taken after.
+func TestForgetWhileWhatWasSetAsideIsRead(t *testing.T) {
+	g := NewWithT(t)
+	log, r := newAside(t)
+	log.happens = func() {
+		removal := contact.Removal{Event: contact.EventDelete, EventSource: contact.SourceAPI, Time: start, Forget: true}
+		decision, err := log.Change(t.Context(), store.Change{
+			List: contact.ListKey{Namespace: "marketing", Name: "newsletter"}, Address: "0@example.com", Apply: removal.Decide,
+		})
+		g.Expect(err).NotTo(HaveOccurred())
+		r.forget(&decision.Events[0])
+	}
+	g.Expect(r.replayOwed(t.Context())).To(Succeed())
+	g.Expect(r.ledger.open).To(BeEmpty())
+	g.Expect(r.ledger.life.Replay.Running()).To(BeFalse())
+}
