@@ -71,3 +71,14 @@ func TestForgetWhileWhatWasSetAsideIsRead(t *testing.T) {
 	g.Expect(r.ledger.open).To(BeEmpty())
 	g.Expect(r.ledger.life.Replay.Running()).To(BeFalse())
 }
+
+// A person can be forgotten while their event is on its way to be set aside: it is
+// gone then, and nothing could take it out again but this.
+func TestWhatIsGoneIsSetAsideNoMore(t *testing.T) {
+	g := NewWithT(t)
+	_, r := newAside(t, 7)
+	g.Expect(r.replayOwed(t.Context())).To(Succeed())
+	g.Expect(r.ledger.open).To(And(HaveLen(1), HaveKey(int64(1))))
+	g.Expect(r.ledger.taken).To(Equal([]int64{1, 7}))
+	g.Expect(r.ledger.life.Replay.Total).To(BeEquivalentTo(1))
+}
