@@ -155,16 +155,23 @@ func (r *runner) test(ctx context.Context, request store.Request) {
 	r.attempts.Go(func() {
 		began := r.clock.Now()
 		made := r.attempt(ctx, s, call{event: testEvent(s, began), number: 1, test: true})
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.testing = ""
-		if made.verdict == aborted || r.requests[request.Type] != request {
-			return
-		}
-		result, message := describeTest(made.outcome, made.ended.Sub(began))
-		r.ledger.answer(request, made.ended, result, message)
-		r.finish(request)
+		r.endTest(request, made, made.ended.Sub(began))
 	})
+}
+
+// endTest answers a test, unless another one took its place meanwhile.
+func (r *runner) endTest(request store.Request, made attempted, took time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.testing == request.Value {
+		r.testing = ""
+	}
+	if made.verdict == aborted || r.requests[request.Type] != request {
+		return
+	}
+	result, message := describeTest(made.outcome, took)
+	r.ledger.answer(request, made.ended, result, message)
+	r.finish(request)
 }
 
 // describeTest says how a test ended.

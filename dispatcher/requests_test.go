@@ -211,3 +211,22 @@ func TestForgottenWhileDeactivated(t *testing.T) {
 		}
 	}
 }
+
+// A test that takes the place of one that is under way is made once.
+func TestTestInPlaceOfAnother(t *testing.T) {
+	g := NewWithT(t)
+	r := &runner{life: newLife(time.Now()), wake: make(chan struct{}, 1), ledger: perContact(), requests: map[store.RequestType]store.Request{}}
+	first := store.Request{Type: v1alpha1.RequestTest, Value: "1"}
+	second := store.Request{Type: v1alpha1.RequestTest, Value: "2"}
+	r.ask(first)
+	r.testing = first.Value
+	r.ask(second)
+	g.Expect(r.wantsAnswer()).To(BeTrue())
+	r.testing = second.Value
+	r.endTest(first, attempted{outcome: good, ended: start}, time.Second)
+	g.Expect(r.wantsAnswer()).To(BeFalse(), "the second is under way")
+	g.Expect(r.ledger.life.Answers).To(BeEmpty())
+	r.endTest(second, attempted{outcome: good, ended: start}, time.Second)
+	g.Expect(r.ledger.answered(second)).To(BeTrue())
+	g.Expect(r.requests).To(BeEmpty())
+}
