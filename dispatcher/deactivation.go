@@ -70,14 +70,19 @@ func (l *ledger) reactivate(now time.Time, replay bool) int64 {
 }
 
 // dropBuffer drops all that is owed or open. Of what is in flight the outcome is
-// awaited, as it may have arrived.
+// awaited, as it may have arrived; it is of no replay any more.
 func (l *ledger) dropBuffer() {
 	l.life.Owed = store.Owed{}
 	for _, e := range l.open {
-		if e.inFlight {
-			e.forgotten = true
-		} else {
+		if !e.inFlight {
 			l.remove(e)
+			continue
+		}
+		e.forgotten = true
+		if e.replayed {
+			e.replayed = false
+			l.replayed--
+			l.replayedInFlight--
 		}
 	}
 	l.arrange()

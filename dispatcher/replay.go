@@ -77,11 +77,13 @@ func (l *ledger) noteReplayed(now time.Time, rules *rules) {
 	l.replayAt = later(l.replayAt, now.Add(-replayLag)).Add(rules.replayGap)
 }
 
-// takeOwed takes an event that is owed. One that is open already is on its way.
+// takeOwed takes an event that is owed. One that is open already is on its way, and
+// was not dropped for good if it had been.
 func (l *ledger) takeOwed(event *contact.Event) {
 	l.taken = append(l.taken, event.Position)
 	l.life.Owed.Events = max(0, l.life.Owed.Events-1)
-	if l.open[event.Position] != nil {
+	if open := l.open[event.Position]; open != nil {
+		open.forgotten = false
 		l.life.Replay.Total--
 		return
 	}

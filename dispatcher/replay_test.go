@@ -6,6 +6,9 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/store"
 )
 
 // happen has an event of a contact come in.
@@ -73,4 +76,34 @@ func TestLedgerIsBoundedOverReactivations(t *testing.T) {
 		l.now = l.now.Add(time.Minute)
 		l.ledger.reactivate(l.now, true)
 	}
+}
+
+// What was in flight when the buffer was dropped is of no later replay, unless that
+// one asks for it.
+func TestReplayBesideADroppedBuffer(t *testing.T) {
+	g := NewWithT(t)
+	l := newLifetime(t, 1)
+	for id := range int64(3) {
+		l.happen(id)
+	}
+	l.breakDown()
+	l.ledger.reactivate(l.now, true)
+	sent := []*openEvent{l.ledger.next(l.now, callbackRules), l.ledger.next(l.now.Add(time.Minute), callbackRules)}
+	l.now = l.now.Add(time.Minute)
+	last := l.ledger.next(l.now.Add(time.Minute), callbackRules)
+	g.Expect(last).To(BeNil(), "two at a time")
+	l.ledger.settle(sent[0], outcome{verdict: gone, status: 410}, l.now, callbackRules)
+	l.ledger.reactivate(l.now, false)
+	g.Expect(positions(l.ledger.sorted())).To(Equal(positions(sent[1:])), "it is under way")
+
+	dropped := sent[1].event.Position
+	l.ledger.startReplay(v1alpha1.ReplayOfEvent, store.Owed{Spans: []store.Span{{After: dropped - 1, UpTo: dropped}}, Events: 1}, l.now)
+	l.readOwed()
+	g.Expect(l.ledger.life.Replay).To(HaveValue(And(HaveField("Total", BeZero()), HaveField("Sent", BeZero()))), "it is on its way")
+	l.ledger.settle(sent[1], bad, l.now, callbackRules)
+	l.now = l.now.Add(time.Minute)
+	g.Expect(l.ledger.next(l.now, callbackRules)).To(BeIdenticalTo(sent[1]), "and is sent until it arrives")
+	l.ledger.settle(sent[1], good, l.now, callbackRules)
+	g.Expect(l.ledger.open).To(BeEmpty())
+	g.Expect([]int{l.ledger.inFlight, l.ledger.replayed, l.ledger.replayedInFlight}).To(HaveEach(0))
 }
