@@ -80,8 +80,7 @@ func (l *ledger) noteReplayed(now time.Time, rules *rules) {
 // takeOwed takes an event that is owed. One that is open already is on its way, and
 // was not dropped for good if it had been.
 func (l *ledger) takeOwed(event *contact.Event) {
-	l.taken = append(l.taken, event.Position)
-	l.life.Owed.Events = max(0, l.life.Owed.Events-1)
+	l.takeOut(event.Position)
 	if open := l.open[event.Position]; open != nil {
 		open.forgotten = false
 		l.life.Replay.Total--
@@ -94,9 +93,15 @@ func (l *ledger) takeOwed(event *contact.Event) {
 
 // dropOwed drops an event that was owed.
 func (l *ledger) dropOwed(position int64) {
-	l.taken = append(l.taken, position)
-	l.life.Owed.Events = max(0, l.life.Owed.Events-1)
+	l.takeOut(position)
 	l.life.Replay.Total--
+}
+
+// takeOut notes that an event is owed no more, nor set aside.
+func (l *ledger) takeOut(position int64) {
+	l.taken = append(l.taken, position)
+	l.aside = slices.DeleteFunc(l.aside, func(other int64) bool { return other == position })
+	l.life.Owed.Events = max(0, l.life.Owed.Events-1)
 }
 
 // passOwed notes that the first span was taken up to a position. At its end the

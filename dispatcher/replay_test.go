@@ -107,3 +107,33 @@ func TestReplayBesideADroppedBuffer(t *testing.T) {
 	g.Expect(l.ledger.open).To(BeEmpty())
 	g.Expect([]int{l.ledger.inFlight, l.ledger.replayed, l.ledger.replayedInFlight}).To(HaveEach(0))
 }
+
+// A replay that begins before it is written that an event was set aside takes it out
+// again, whether or not the store hears of the one before the other.
+func TestReplayOfWhatWasJustSetAside(t *testing.T) {
+	for name, written := range map[string]bool{"in one checkpoint": false, "after one that failed": true} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			r := &runner{sub: &subscription{}, ledger: perContact()}
+			l := r.ledger
+			l.take(event(1, 1), start)
+			l.take(event(2, 2), start)
+			fail(t, l, start, outcome{verdict: unsendable})
+			fail(t, l, start, outcome{verdict: unsendable})
+			var lost store.Progress
+			if written {
+				r.dirty.Store(true)
+				lost, _ = r.snapshot(2, false)
+			}
+			l.startReplay(v1alpha1.ReplayOfRange, store.Owed{Spans: []store.Span{{UpTo: 1}}, Events: 1}, start)
+			l.takeOwed(event(1, 1))
+			l.passOwed(1, start)
+			if written {
+				r.notWritten(&lost)
+			}
+			progress, _ := r.snapshot(2, true)
+			g.Expect(progress.Taken).To(Equal([]int64{1}))
+			g.Expect(progress.Aside).To(Equal([]int64{2}), "the other is")
+		})
+	}
+}

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -344,7 +345,9 @@ func (r *runner) notWritten(progress *store.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dirty.Store(true)
-	r.ledger.aside = append(progress.Aside, r.ledger.aside...)
+	// What was set aside and then taken out again is not to be set aside.
+	before := slices.DeleteFunc(progress.Aside, func(position int64) bool { return slices.Contains(r.ledger.taken, position) })
+	r.ledger.aside = append(before, r.ledger.aside...)
 	r.ledger.taken = append(progress.Taken, r.ledger.taken...)
 	r.ledger.raised = append(progress.Raised, r.ledger.raised...)
 }
