@@ -65,11 +65,17 @@ func newCaller(options *Options, lists *listBook) *caller {
 	}
 }
 
+// errUnknownEvent: there is no such event in the format.
+var errUnknownEvent = errors.New("the format does not know such events")
+
 // attempt implements deliverer. The error never shows the URL, whose path may
 // hold a secret.
 func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
 	if err := s.chosen.check(made.event); err != nil && !made.test {
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}, err
+	}
+	if !made.test && !s.format.knows(made.event) { // it was taken when the spec had another format
+		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, errUnknownEvent
 	}
 	carried, err := s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 var numbers = &listNumbers{
@@ -139,4 +140,29 @@ func TestListWithoutNumbers(t *testing.T) {
 	carried, err := mailingwork{}.render(subscribed(), lists.of(key))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(string(carried.body)).To(ContainSubstring(`"fields":[{"id":1,"value":"max.muster@example.com"}],"lists":[{"id":0,"value":1}]`))
+}
+
+// An event that was taken before the spec had another format is not sent in one that
+// has no such event: its call would say something else, or nothing.
+func TestEventsThatAFormatDoesNotKnow(t *testing.T) {
+	g := NewWithT(t)
+	receiver := testkit.NewReceiver(t)
+	c, s := callerOf(t, Options{Guard: toReceivers}, receiver.URL(), nil)
+	operational := &contact.Event{ID: "evt_2", Type: contact.EventFailing, Operation: &contact.Operation{Kind: kindSubscription, Name: "crm"}}
+	for name, row := range map[string]struct {
+		format format
+		event  *contact.Event
+	}{
+		"a Create in Mailingwork":         {mailingwork{}, aCall().event},
+		"an operational event in MailUp":  {mailUp{}, operational},
+		"an operational event in Maileon": {maileon{}, operational},
+	} {
+		s.format = row.format
+		o, err := c.attempt(t.Context(), s, call{event: row.event})
+		g.Expect(o).To(Equal(outcome{verdict: unsendable, reason: v1alpha1.FailureRender}), name)
+		g.Expect(err).To(MatchError(errUnknownEvent))
+	}
+	g.Expect(receiver.Count()).To(BeZero())
+	o, err := c.attempt(t.Context(), s, call{event: aCall().event, test: true})
+	g.Expect(o.verdict).To(Equal(delivered), "%v", err)
 }
