@@ -89,25 +89,27 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return m
 }
 
-// observeMail notes an attempt to send a mail, and how old its request was then.
+// observeMail notes an attempt to send a mail, and how old its request was then, which
+// is less than nothing where the clock of who took it is ahead.
 func (m *metrics) observeMail(o outcome, _, age time.Duration) {
 	if o.verdict == aborted {
 		return
 	}
 	m.mails.WithLabelValues(o.label()).Inc()
 	if o.verdict == delivered {
-		m.mailLatency.Observe(age.Seconds())
+		m.mailLatency.Observe(max(0, age.Seconds()))
 	}
 }
 
-// observe notes a call of a callback: how long it took, and how old its event was then.
+// observe notes a call of a callback: how long it took, and how old its event was then,
+// as in observeMail.
 func (m *metrics) observe(o outcome, took, age time.Duration) {
 	if o.verdict == aborted {
 		return
 	}
 	m.attempts.WithLabelValues(o.label()).Inc()
 	if o.verdict == delivered {
-		m.latency.Observe(age.Seconds())
+		m.latency.Observe(max(0, age.Seconds()))
 	}
 	m.attemptDuration.Observe(took.Seconds())
 }
