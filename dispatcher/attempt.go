@@ -181,7 +181,7 @@ func (c *caller) send(client *http.Client, request *http.Request) (outcome, erro
 		if o.reason == v1alpha1.FailureTimeout && resolving(request.Context()) {
 			o.reason = v1alpha1.FailureDNS
 		}
-		return o, err
+		return o, unquoted(err)
 	}
 	// The status has decided; the body matters to the connection alone, which is
 	// not ours to read where it has switched to another protocol. There is often none.

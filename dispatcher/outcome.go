@@ -157,6 +157,19 @@ func reasonOf(err error) v1alpha1.FailureReason {
 	}
 }
 
+// errGarbledAnswer: what the callback's end sent is no HTTP, or breaks its rules.
+var errGarbledAnswer = errors.New("the answer is no HTTP, or breaks its rules")
+
+// unquoted returns the error of a call without what came in answer to it. net/http quotes
+// what it can't read, and that may repeat the call: its path, its headers, its body.
+func unquoted(err error) error {
+	var ofSystem *net.OpError
+	if reasonOf(err) != v1alpha1.FailureNetwork || errors.As(err, &ofSystem) {
+		return err
+	}
+	return errGarbledAnswer
+}
+
 func isTLS(err error) bool {
 	var (
 		record    tls.RecordHeaderError

@@ -248,6 +248,27 @@ func patiently(want outcome, call func(timeout time.Duration) outcome) (got outc
 	return got
 }
 
+// What can't be read of an answer may be the call, which the callback repeats.
+func TestAnswersAreNotQuoted(t *testing.T) {
+	for name, answer := range map[string]string{
+		"no HTTP":         secretValue + "\r\n",
+		"the call itself": "POST /" + secretValue + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"the version":     "HTTP/" + secretValue + " 200 OK\r\n\r\n",
+		"the status":      "HTTP/1.1 " + secretValue + "\r\n\r\n",
+		"a header":        "HTTP/1.1 200 OK\r\n" + secretValue + "\r\n\r\n",
+		"a length":        "HTTP/1.1 200 OK\r\nContent-Length: " + secretValue + "\r\n\r\n",
+		"an encoding":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + secretValue + "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			receiver := testkit.NewReceiver(t)
+			receiver.AnswerWith(raw(answer, closeIt))
+			o, err := callURL(t, newTestCaller(t, Options{Guard: toReceivers}), receiver.URL())
+			NewWithT(t).Expect(o).To(Equal(because(v1alpha1.FailureNetwork)))
+			NewWithT(t).Expect(err).To(MatchError(errGarbledAnswer))
+		})
+	}
+}
+
 func TestNothingListens(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()

@@ -129,7 +129,7 @@ func plainly(err error) error {
 	)
 	switch {
 	case errors.As(err, &inURL):
-		return inURL.Err
+		return unquoted(inURL.Err)
 	case !errors.As(err, &answer) || answer.Response == nil:
 		return errors.New("the endpoint's answer has no token")
 	case slices.Contains(tokenErrorCodes, answer.ErrorCode):

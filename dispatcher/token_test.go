@@ -155,6 +155,7 @@ func TestTokenErrors(t *testing.T) {
 		"a hang":             {raw("", holdIt), "context deadline exceeded"},
 		"a hang in the body": {raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{", holdIt), "context deadline exceeded"},
 		"a reset":            {raw("", resetIt), "connection reset"},
+		"no HTTP":            {raw("HTTP/1.1 200 OK\r\n"+secretValue+"\r\n\r\n", closeIt), "fetch a token: the answer is no HTTP, or breaks its rules"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
