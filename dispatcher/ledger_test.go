@@ -24,7 +24,9 @@ var (
 )
 
 func event(position, contactID int64) *contact.Event {
-	return &contact.Event{Position: position, ID: fmt.Sprintf("evt_%d", position), Contact: contact.Contact{ID: contactID}}
+	return &contact.Event{
+		Position: position, ID: fmt.Sprintf("evt_%d", position), Address: fmt.Sprint(contactID), Contact: contact.Contact{ID: contactID},
+	}
 }
 
 func perContact() *ledger { return newLedger(store.Delivery{}, nil, v1alpha1.OrderingPerContact) }
@@ -205,15 +207,39 @@ func TestForgottenEventsAreDropped(t *testing.T) {
 	l.take(of(3, 2, "ada"), start)
 	l.take(of(4, 3, "grace"), start)
 	sent := sendAll(l, start)
-	g.Expect(positions(sent)).To(Equal([]int64{1, 2, 4}))
-	l.settle(sent[0], bad, start, mailRules)
+	g.Expect(positions(sent)).To(Equal([]int64{1, 4}))
+	l.settle(sent[0], good, start, mailRules)
+	l.settle(sent[1], bad, start, mailRules)
+	sent = sendAll(l, start)
+	g.Expect(positions(sent)).To(Equal([]int64{2}))
 	deletion := of(5, 2, "ada")
 	l.take(deletion, start)
 	l.forget(deletion)
 	g.Expect(positions(sendAll(l, start))).To(BeEmpty(), "the deletion waits for 2, which is under way")
-	l.settle(sent[1], bad, start, mailRules)
+	l.settle(sent[0], bad, start, mailRules)
 	g.Expect(positions(sendAll(l, start))).To(Equal([]int64{5}), "2 has failed and is not made again, 3 is dropped")
 	g.Expect(l.open).To(HaveLen(2))
+}
+
+// Who leaves and comes back is another contact, and the same person to a receiver that
+// knows addresses: the Unsubscribe does not come after the Subscribe that follows it.
+func TestWhoComesBackKeepsTheirOrder(t *testing.T) {
+	g := NewWithT(t)
+	l := perContact()
+	leaves, comesBack, elsewhere := event(1, 1), event(2, 2), event(3, 3)
+	comesBack.Address, elsewhere.Address = leaves.Address, leaves.Address
+	elsewhere.List.Name = "shop"
+	for _, e := range []*contact.Event{leaves, comesBack, elsewhere} {
+		l.take(e, start)
+	}
+	sent := sendAll(l, start)
+	g.Expect(positions(sent)).To(Equal([]int64{1, 3}), "lists don't wait for each other")
+	l.settle(sent[0], bad, start, mailRules)
+	g.Expect(positions(sendAll(l, start))).To(BeEmpty())
+	again := sendAll(l, start.Add(time.Minute))
+	g.Expect(positions(again)).To(Equal([]int64{1}))
+	l.settle(again[0], good, start.Add(time.Minute), mailRules)
+	g.Expect(positions(sendAll(l, start.Add(time.Minute)))).To(Equal([]int64{2}))
 }
 
 // TestLedgerUnderChance drives a ledger at random, with restarts from what it

@@ -53,7 +53,6 @@ func (l *lifetime) fate(position int64, fate string) {
 func (l *lifetime) append() {
 	e := event(int64(len(l.log)+1), l.chance.Int64N(contactsInLife))
 	e.Time = l.now
-	e.Address = fmt.Sprint(e.Contact.ID)
 	l.log = append(l.log, *e)
 }
 

@@ -13,22 +13,18 @@ import (
 // operational events about.
 const kindSubscription = "WebhookSubscription"
 
-// subject is what an event is about: a contact, or an object. Events of one
-// subject keep their order.
+// subject is what an event is about: a contact, or an object. Events of one subject keep
+// their order. Somebody who leaves and comes back is another contact to the store, and
+// the same person to a receiver: it is the address that counts.
 type subject struct {
-	contact int64
-	object  string
+	list    contact.ListKey
+	address string
 }
 
 // isOperational tells whether an event tells of an object, not of a contact.
 func isOperational(event *contact.Event) bool { return event.Operation != nil }
 
-func subjectOf(event *contact.Event) subject {
-	if isOperational(event) {
-		return subject{object: event.Operation.Object()}
-	}
-	return subject{contact: event.Contact.ID}
-}
+func subjectOf(event *contact.Event) subject { return subject{event.List, event.Address} }
 
 // operationBody is an operational event in the format Standard.
 type operationBody struct {

@@ -189,6 +189,7 @@ func TestOperationalEventsKeepTheirObjectsOrder(t *testing.T) {
 	for n, name := range []string{"crm", "crm", "shop"} {
 		e := event(int64(n+1), 0)
 		e.Type, e.Operation = contact.EventFailing, &contact.Operation{Kind: kindSubscription, Name: name}
+		e.Address = e.Operation.Object()
 		l.take(e, start)
 	}
 	l.take(event(4, 1), start)

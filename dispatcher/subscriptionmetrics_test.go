@@ -134,7 +134,7 @@ func TestSubscriptionMetricsCanBeLeftOut(t *testing.T) {
 func TestOldestEvent(t *testing.T) {
 	at := time.Unix(1000, 0)
 	event := func(position int64) *contact.Event {
-		return &contact.Event{Position: position, Contact: contact.Contact{ID: position}, Time: at.Add(time.Duration(position) * time.Second)}
+		return eventAt(position, position, at.Add(time.Duration(position)*time.Second))
 	}
 	for name, test := range map[string]struct {
 		edit func(l *ledger)
