@@ -60,13 +60,20 @@ func (l *ledger) mayGo(e *openEvent) bool {
 	return c == nil || (!c.busy && c.events[0] == e)
 }
 
-// setOrdering changes whether a contact's events wait for each other. Those in
-// flight stay there.
+// setOrdering changes whether a contact's events wait for each other, and for a replay.
+// Those in flight stay there.
 func (l *ledger) setOrdering(ordering v1alpha1.Ordering) {
-	if l.ordering != ordering {
-		l.ordering = ordering
-		l.arrange()
+	if l.ordering == ordering {
+		return
 	}
+	l.ordering = ordering
+	if ordering == v1alpha1.OrderingNone {
+		for _, e := range l.waiting {
+			e.waitFor = 0
+		}
+		l.waiting = nil
+	}
+	l.arrange()
 }
 
 // arrange places all open events anew.

@@ -137,3 +137,19 @@ func TestReplayOfWhatWasJustSetAside(t *testing.T) {
 		})
 	}
 }
+
+// Where the order is lifted live events wait for no replay any more.
+func TestReplayWithoutOrdering(t *testing.T) {
+	g := NewWithT(t)
+	l := newLifetime(t, 1)
+	l.happen(1)
+	l.breakDown()
+	l.happen(2)
+	l.ledger.reactivate(l.now, true)
+	l.happen(2)
+	l.checkWaiting()
+	g.Expect(positions(sendAll2(l.ledger, l.now))).To(Equal([]int64{1}), "3 waits for 2, which is still to be read")
+	l.ledger.setOrdering(v1alpha1.OrderingNone)
+	g.Expect(positions(sendAll2(l.ledger, l.now))).To(Equal([]int64{3}))
+	g.Expect(l.ledger.waiting).To(BeEmpty())
+}
