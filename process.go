@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"os"
 	"runtime"
@@ -259,5 +260,29 @@ func withLogger(ctx context.Context, level string) context.Context {
 	logger := logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, options))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger)
+	logLibraries(logger)
 	return logr.NewContext(ctx, logger)
+}
+
+// logLibraries has what libraries write to Go's own log go to a logger.
+func logLibraries(logger logr.Logger) {
+	log.SetFlags(0)
+	log.SetOutput(libraryLog{logger})
+}
+
+// libraryLog takes lines of Go's own log.
+type libraryLog struct{ logger logr.Logger }
+
+// unasked begins what net/http writes of bytes that come behind an answer. It quotes
+// them, and they may repeat a call: its path, its headers, its contact.
+const unasked = "Unsolicited response received on idle HTTP channel"
+
+// Write implements io.Writer.
+func (l libraryLog) Write(line []byte) (int, error) {
+	if strings.HasPrefix(string(line), unasked) {
+		l.logger.V(1).Info("connection trouble", "text", unasked)
+	} else {
+		l.logger.Info("a library tells", "text", strings.TrimSpace(string(line)))
+	}
+	return len(line), nil
 }
