@@ -3,10 +3,12 @@ package dispatcher
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"net/url"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -54,6 +56,7 @@ func newCallTransport(options *Options, settings *tls.Config) callTransport {
 	if options.EgressProxy != nil {
 		t.Proxy = http.ProxyURL(options.EgressProxy)
 		t.DialContext = watchLookup(free.DialContext) // whatever is called, the proxy is dialled
+		t.OnProxyConnectResponse = proxyAnswer
 	} else {
 		t.DialContext = watchLookup(guardedDial(options.Guard, free))
 	}
@@ -69,6 +72,15 @@ func (t callTransport) RoundTrip(request *http.Request) (*http.Response, error) 
 		return nil, err
 	}
 	return t.Transport.RoundTrip(request)
+}
+
+// proxyAnswer is the error of a call that the egress proxy refuses, with its status: what
+// else it says is not for the log, see unquoted.
+func proxyAnswer(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("the proxy answers %d", answer.StatusCode)}
 }
 
 // dial connects, as http.Transport asks for it.

@@ -297,6 +297,17 @@ func TestEgressProxy(t *testing.T) {
 	g.Expect(targets()).To(ConsistOf("CONNECT example.com:443", "POST crm.example.com:8080"))
 }
 
+func TestEgressProxyThatRefuses(t *testing.T) {
+	g := NewWithT(t)
+	proxy := testkit.NewReceiver(t)
+	proxy.Answer(http.StatusProxyAuthRequired)
+	address, err := url.Parse(proxy.URL())
+	g.Expect(err).NotTo(HaveOccurred())
+	o, err := callURL(t, newTestCaller(t, Options{EgressProxy: address}), "https://crm.example.com/hook")
+	g.Expect(o).To(Equal(because(v1alpha1.FailureNetwork)))
+	g.Expect(err).To(MatchError(ContainSubstring("the proxy answers 407")))
+}
+
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
 	g := NewWithT(t)
 	g.Expect(newCallTransport(&Options{}, nil).Proxy).To(BeNil())
