@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
@@ -76,8 +77,11 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 		upTo = page[len(page)-1].Position
 	}
 	for i := range page {
-		if s.wants(&page[i]) {
+		switch {
+		case s.wants(&page[i]):
 			r.ledger.takeOwed(&page[i])
+		case r.ledger.life.Replay.Of == v1alpha1.ReplayOfRange:
+			r.ledger.leaveOut() // the store counted it, which knows no filter and no format
 		}
 	}
 	r.ledger.passOwed(upTo, now)

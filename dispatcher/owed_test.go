@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/utils/clock"
@@ -81,4 +82,22 @@ func TestWhatIsGoneIsSetAsideNoMore(t *testing.T) {
 	g.Expect(r.ledger.open).To(And(HaveLen(1), HaveKey(int64(1))))
 	g.Expect(r.ledger.taken).To(Equal([]int64{1, 7}))
 	g.Expect(r.ledger.life.Replay.Total).To(BeEquivalentTo(1))
+}
+
+// What a filter leaves out of a range does not wait until all of the range is sent.
+func TestRangeOfWhichAFilterLeavesOut(t *testing.T) {
+	g := NewWithT(t)
+	log, r := newAside(t)
+	appendEvents(t, log.Store, 3)
+	r.sub.chosen = newChosen(`event.contact.email == "2@example.com"`)
+	r.ledger = perContact()
+	r.ledger.cursor = 4
+	plan, err := r.planRange(t.Context(), r.sub, 4, store.Request{Until: time.Now().Add(time.Hour)})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(plan.owed.Events).To(BeEquivalentTo(4))
+	r.ledger.startReplay(plan.of, plan.owed, start)
+	g.Expect(r.replayOwed(t.Context())).To(Succeed())
+	g.Expect(r.ledger.open).To(HaveLen(1))
+	g.Expect(r.ledger.life.Owed.Events).To(BeZero())
+	g.Expect(r.ledger.life.Replay).To(HaveValue(And(HaveField("Total", BeEquivalentTo(1)), WithTransform(func(r store.Replay) bool { return r.Running() }, BeTrue()))))
 }

@@ -97,6 +97,12 @@ func (l *ledger) dropOwed(position int64) {
 	l.life.Replay.Total--
 }
 
+// leaveOut notes that an event was counted that is not to be sent.
+func (l *ledger) leaveOut() {
+	l.life.Owed.Events = max(0, l.life.Owed.Events-1)
+	l.life.Replay.Total--
+}
+
 // takeOut notes that an event is owed no more, nor set aside.
 func (l *ledger) takeOut(position int64) {
 	l.taken = append(l.taken, position)
