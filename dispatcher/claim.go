@@ -103,10 +103,12 @@ func (g *registry) register(ctx context.Context, started *entry, delivery store.
 	if err != nil {
 		return err
 	}
+	r.ledger = newLedger(delivery, events, r.sub.ordering)
 	if lost := len(delivery.Open) - len(events); lost > 0 {
 		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
+		r.ledger.finishReplay(r.clock.Now()) // they may have been all that was left of one
+		r.dirty.Store(true)
 	}
-	r.ledger = newLedger(delivery, events, r.sub.ordering)
 	requests, err := g.options.Store.LoadRequests(ctx, r.key)
 	if err != nil {
 		return err

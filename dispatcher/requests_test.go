@@ -230,3 +230,21 @@ func TestTestInPlaceOfAnother(t *testing.T) {
 	g.Expect(r.ledger.answered(second)).To(BeTrue())
 	g.Expect(r.requests).To(BeEmpty())
 }
+
+// A replay ends though what was left of it was forgotten while nobody ran.
+func TestForgottenInAReplayWhileNobodyRuns(t *testing.T) {
+	g := NewWithT(t)
+	r := newRig(t)
+	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []v1alpha1.EventType{contact.EventSubscribe} })
+	stop := r.run()
+	id := r.post("ada@example.com")
+	g.Eventually(r.delivery(crm), patience).Should(settled)
+	r.receiver.Answer(http.StatusInternalServerError)
+	r.ask(crm, store.Request{Type: v1alpha1.RequestReplayEvent, Value: "1", EventID: id})
+	g.Eventually(r.delivery(crm), patience).Should(HaveField("Open", ConsistOf(HaveField("Replayed", true))))
+	stop()
+	r.forget("ada@example.com")
+	r.run()
+	g.Eventually(r.delivery(crm), patience).Should(And(
+		HaveField("Open", BeEmpty()), HaveField("Life.Replay", HaveValue(HaveField("FinishedAt", Not(BeZero()))))))
+}
