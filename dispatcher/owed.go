@@ -89,7 +89,7 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 }
 
 // replayAside takes a page of what was set aside. What the subscription does not
-// ask for today is dropped, and what the log has no more.
+// ask for today is dropped.
 func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Query) error {
 	positions, err := r.aside.SetAsideEvents(ctx, r.key, query.After, query.Limit)
 	if err != nil {
@@ -111,19 +111,13 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 		return nil // as in takeOwedPage
 	}
 	now := r.clock.Now()
-	wanted := map[int64]*contact.Event{}
 	for i := range page {
-		if s.wants(&page[i]) {
-			wanted[page[i].Position] = &page[i]
-		}
-	}
-	for _, position := range positions {
-		switch event := wanted[position]; {
-		case position > query.UpTo: // it was set aside after the request
-		case event != nil:
-			r.ledger.takeOwed(event)
+		switch {
+		case page[i].Position > query.UpTo: // it was set aside after the request
+		case s.wants(&page[i]):
+			r.ledger.takeOwed(&page[i])
 		default:
-			r.ledger.dropOwed(position)
+			r.ledger.dropOwed(page[i].Position)
 		}
 	}
 	r.ledger.passAside(upTo, now)
