@@ -2,6 +2,8 @@ package dispatcher
 
 import (
 	"context"
+	"database/sql"
+	"path/filepath"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -10,38 +12,54 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/sqlite"
 )
 
-// sparseLog is a long log with one event that matches.
+// sparseLog is a long log with one event, that tells how far queries looked.
 type sparseLog struct {
 	store.Log
-	event *contact.Event
 	// longest is how many positions a query has looked at, at most.
 	longest int64
 }
 
+// newSparseLog returns a log with an event of the namespace marketing at this position.
+func newSparseLog(t *testing.T, position int64) *sparseLog {
+	t.Helper()
+	g := NewWithT(t)
+	path := filepath.Join(t.TempDir(), "postbus.db")
+	s, err := sqlite.Open(t.Context(), path)
+	g.Expect(err).NotTo(HaveOccurred())
+	appendEvents(t, s, 1)
+	g.Expect(s.Close()).To(Succeed())
+	db, err := sql.Open("sqlite", path)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = db.ExecContext(t.Context(), "UPDATE events SET position = ?", position)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(db.Close()).To(Succeed())
+	s, err = sqlite.Open(t.Context(), path)
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { g.Expect(s.Close()).To(Succeed()) })
+	return &sparseLog{Log: s}
+}
+
 // Read implements store.Log.
-func (l *sparseLog) Read(_ context.Context, query store.Query) (events []contact.Event, _ error) {
+func (l *sparseLog) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
 	l.longest = max(l.longest, query.UpTo-query.After)
-	if query.After < l.event.Position && l.event.Position <= query.UpTo {
-		events = append(events, *l.event)
-	}
-	return events, nil
+	return l.Log.Read(ctx, query)
 }
 
 // CountEvents implements store.Log.
 func (l *sparseLog) CountEvents(ctx context.Context, query store.Query) (int64, error) {
-	events, err := l.Read(ctx, query)
-	return int64(len(events)), err
+	l.longest = max(l.longest, query.UpTo-query.After)
+	return l.Log.CountEvents(ctx, query)
 }
 
 // A subscription that matches little, and is far behind, looks at the log by parts
 // that the store has the patience for.
 func TestSparseEventsAreFoundByParts(t *testing.T) {
 	const end, only = 10*logSpan + 5, 7*logSpan + 3
-	newRunner := func() (*runner, *sparseLog) {
-		log := &sparseLog{event: event(only, 1)}
-		log.event.Type, log.event.List.Namespace = contact.EventCreate, "marketing"
+	newRunner := func(t *testing.T) (*runner, *sparseLog) {
+		log := newSparseLog(t, only)
 		return &runner{
 			key: store.SubscriptionKey{Namespace: "marketing", Name: "crm"}, log: log, clock: clock.RealClock{}, wake: make(chan struct{}, 1),
 			tail: &tail{position: end, window: window{after: end}, live: map[contact.ListKey]map[*runner]struct{}{}}, ledger: perContact(),
@@ -50,7 +68,7 @@ func TestSparseEventsAreFoundByParts(t *testing.T) {
 	}
 	t.Run("to catch up", func(t *testing.T) {
 		g := NewWithT(t)
-		r, log := newRunner()
+		r, log := newRunner(t)
 		g.Expect(r.catchUp(t.Context())).To(Succeed())
 		g.Expect(r.live).To(BeTrue())
 		g.Expect(r.ledger.open).To(HaveKey(int64(only)))
@@ -58,7 +76,7 @@ func TestSparseEventsAreFoundByParts(t *testing.T) {
 	})
 	t.Run("to replay", func(t *testing.T) {
 		g := NewWithT(t)
-		r, log := newRunner()
+		r, log := newRunner(t)
 		r.ledger.startReplay(v1alpha1.ReplayOfRange, store.Owed{Spans: []store.Span{{After: 1, UpTo: end}}, Events: 1}, start)
 		g.Expect(r.replayOwed(t.Context())).To(Succeed())
 		g.Expect(r.ledger.open).To(HaveKey(int64(only)))
@@ -68,7 +86,7 @@ func TestSparseEventsAreFoundByParts(t *testing.T) {
 	})
 	t.Run("to count", func(t *testing.T) {
 		g := NewWithT(t)
-		_, log := newRunner()
+		_, log := newRunner(t)
 		counted, err := lag{}.count(t.Context(), log, store.Query{After: 1, UpTo: end}, start)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(counted.events).To(BeEquivalentTo(1))

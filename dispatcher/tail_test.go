@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -11,6 +12,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/sqlite"
 )
 
 // Runners on the tail are offered the events that they may want, each once, and leave
@@ -58,29 +60,37 @@ func TestRunnersAreOfferedTheirLists(t *testing.T) {
 	g.Expect(follower.live).To(BeEmpty())
 }
 
-// emptyLog is a log whose end has gone on without an event.
-type emptyLog struct {
+// gappedLog is an empty log whose end is said to be elsewhere.
+type gappedLog struct {
 	store.Log
 	head  int64
 	reads []store.Query
 }
 
+func newGappedLog(t *testing.T, head int64) *gappedLog {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "postbus.db"))
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { NewWithT(t).Expect(s.Close()).To(Succeed()) })
+	return &gappedLog{Log: s, head: head}
+}
+
 // WaitForEvents implements store.Log.
-func (l *emptyLog) WaitForEvents(context.Context, int64) error { return nil }
+func (l *gappedLog) WaitForEvents(context.Context, int64) error { return nil }
 
 // Head implements store.Log.
-func (l *emptyLog) Head(context.Context) (int64, error) { return l.head, nil }
+func (l *gappedLog) Head(context.Context) (int64, error) { return l.head, nil }
 
 // Read implements store.Log.
-func (l *emptyLog) Read(_ context.Context, query store.Query) ([]contact.Event, error) {
+func (l *gappedLog) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
 	l.reads = append(l.reads, query)
-	return nil, nil
+	return l.Log.Read(ctx, query)
 }
 
 // Another server goes on with the log, and leaves positions out.
 func TestTailPassesGaps(t *testing.T) {
 	g := NewWithT(t)
-	log := &emptyLog{head: 7}
+	log := newGappedLog(t, 7)
 	follower, err := newTail(t.Context(), log, clock.RealClock{})
 	g.Expect(err).NotTo(HaveOccurred())
 	log.head = 1_000_007
@@ -93,7 +103,7 @@ func TestTailPassesGaps(t *testing.T) {
 // The last events were lost with a server. They are not asked for without a pause.
 func TestTailWaitsForLostEvents(t *testing.T) {
 	g := NewWithT(t)
-	log, fake := &emptyLog{head: 7}, clocktesting.NewFakeClock(start)
+	log, fake := newGappedLog(t, 7), clocktesting.NewFakeClock(start)
 	follower, err := newTail(t.Context(), log, fake)
 	g.Expect(err).NotTo(HaveOccurred())
 	log.head = 5
