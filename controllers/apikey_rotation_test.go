@@ -266,8 +266,6 @@ func TestAnnotationOfANewApiKeyAsksForNothing(t *testing.T) {
 	b.expect(key, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonIssued)
 }
 
-// A request for a suspended key waits; when that is lifted, status names the
-// key before the Secret gets another.
 // It asks for nothing either where its first key can't be taken.
 func TestAnnotationOfANewApiKeyWithAWeakKeyAsksForNothing(t *testing.T) {
 	b := newBench(t)
@@ -285,6 +283,8 @@ func TestAnnotationOfANewApiKeyWithAWeakKeyAsksForNothing(t *testing.T) {
 	b.Expect(key.Status.LastHandledRotation).To(Equal("1"))
 }
 
+// A request for a suspended key waits; when that is lifted, status names the
+// key before the Secret gets another.
 func TestRequestWaitsWhileTheKeyIsSuspended(t *testing.T) {
 	b := newBench(t)
 	key := b.newKey()
