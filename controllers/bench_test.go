@@ -81,7 +81,7 @@ func (b *bench) platform() platform {
 func (b *bench) secrets() secrets { return secrets{client: plane.Client, reader: plane.Client} }
 
 func (b *bench) lists() contactLists {
-	return contactLists{platform: b.platform(), reader: plane.Client, store: b.store, inspected: &b.inspected}
+	return contactLists{platform: b.platform(), reader: plane.Client, store: b.store, contacts: b.store, inspected: &b.inspected}
 }
 
 func (b *bench) keys() apiKeys {

@@ -12,19 +12,21 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 )
 
-// +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch
+// +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 
 // contactLists makes ContactLists true: their contacts are counted, and the
 // templates that they name are checked and published. A list takes contacts as
-// soon as the API server took it, whatever is wrong with its templates.
+// soon as the API server took it, whatever is wrong with its templates. Contacts outlive
+// it, unless its policy says otherwise.
 type contactLists struct {
 	platform
 	// reader reads ConfigMaps from the API server: the cache has their metadata
 	// only, as it is with Secrets.
 	reader    client.Reader
 	store     ListStore
+	contacts  ContactRemover
 	inspected *verdicts
 }
 
@@ -34,6 +36,8 @@ func (c contactLists) loop() *loop[*v1alpha1.ContactList] {
 		recorder: c.recorder,
 		empty:    func() *v1alpha1.ContactList { return &v1alpha1.ContactList{} },
 		steps:    []step[*v1alpha1.ContactList]{c.count, c.publish},
+		leaves:   deletesContacts,
+		cleanup:  c.cleanup,
 		gone:     c.inspected.forget,
 		conclude: func(_ *v1alpha1.ContactList, refused *refusal) finding {
 			if refused != nil {

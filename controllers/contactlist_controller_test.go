@@ -2,14 +2,17 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -34,6 +37,110 @@ func TestContactListIsValidAndCounted(t *testing.T) {
 	b.pass(list)
 	b.Expect(*list.Status.Contacts).To(BeEquivalentTo(2))
 	b.Expect(*list.Status.Subscribed).To(BeEquivalentTo(1))
+}
+
+// addContacts stores contacts as an import does.
+func addContacts(t *testing.T, s store.Store, list contact.ListKey, count int) {
+	t.Helper()
+	changes := make([]store.Change, count)
+	for n := range changes {
+		changes[n] = imported(list, fmt.Sprintf("%d@example.com", n))
+	}
+	_, err := s.ChangeAll(t.Context(), changes)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+}
+
+func TestContactsAreRemovedWithTheirList(t *testing.T) {
+	b := newBench(t)
+	list, other := testkit.List(b.namespace, "newsletter"), testkit.List(b.namespace, "other")
+	for _, made := range []*v1alpha1.ContactList{list, other} {
+		made.Spec.DeletionPolicy = v1alpha1.DeletionDelete
+		b.create(made)
+		b.pass(made)
+		addContacts(t, b.store, listKey(made), 2*removedAtOnce+1)
+	}
+	key := listKey(list)
+	contacts := func() int64 {
+		b.t.Helper()
+		counts, err := b.store.Count(t.Context(), key)
+		b.Expect(err).NotTo(HaveOccurred())
+		return counts.Contacts
+	}
+	b.delete(list)
+	b.read(list)
+	b.now = list.DeletionTimestamp.Add(removalDelay - time.Second)
+	b.Expect(b.pass(list)).To(Equal(reconcile.Result{RequeueAfter: time.Second}), "ingress may not have heard of it")
+	b.Expect(contacts()).To(BeEquivalentTo(2*removedAtOnce + 1))
+
+	b.now = list.DeletionTimestamp.Add(removalDelay)
+	for _, left := range []int64{removedAtOnce + 1, 1} {
+		b.Expect(b.pass(list)).To(Equal(reconcile.Result{RequeueAfter: removalPause}))
+		b.Expect(contacts()).To(Equal(left))
+	}
+	b.Expect(b.pass(list)).To(BeZero())
+	b.Expect(contacts()).To(BeZero())
+	b.expectNoList(key)
+	b.Expect(b.store.Count(t.Context(), listKey(other))).To(HaveField("Contacts", BeEquivalentTo(2*removedAtOnce+1)))
+	b.Expect(b.store.Head(t.Context())).To(BeZero(), "no event tells of it")
+}
+
+func (b *bench) expectNoList(key contact.ListKey) {
+	b.t.Helper()
+	name := client.ObjectKey{Namespace: key.Namespace, Name: key.Name}
+	b.Expect(apierrors.IsNotFound(plane.Client.Get(b.t.Context(), name, &v1alpha1.ContactList{}))).To(BeTrue())
+}
+
+// The controller has the rights for it, and hears of the deletion.
+func TestListGoesWithItsContacts(t *testing.T) {
+	g := NewWithT(t)
+	namespace := plane.Namespace(t)
+	s := openStore(t)
+	startWith(t, s, Lease{Namespace: namespace}, func(options *Options) {
+		options.Now = func() time.Time { return time.Now().Add(removalDelay) } // so that nobody waits for it
+	})
+	list := testkit.List(namespace, "newsletter")
+	list.Spec.DeletionPolicy = v1alpha1.DeletionDelete
+	g.Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
+	g.Eventually(conditionOf(t, list, v1alpha1.ConditionReady), soon).Should(Equal(valid))
+	addContacts(t, s, listKey(list), removedAtOnce+1)
+	g.Expect(plane.Client.Delete(t.Context(), list)).To(Succeed())
+	g.Eventually(func() bool {
+		return apierrors.IsNotFound(plane.Client.Get(t.Context(), client.ObjectKeyFromObject(list), &v1alpha1.ContactList{}))
+	}, soon).Should(BeTrue())
+	g.Expect(s.Count(t.Context(), contact.ListKey{Namespace: namespace, Name: "newsletter"})).To(Equal(contact.Counts{}))
+}
+
+// Whoever changes their mind keeps what is there.
+func TestContactsAreKeptByAPolicyThatChanges(t *testing.T) {
+	b := newBench(t)
+	list := testkit.List(b.namespace, "newsletter")
+	list.Spec.DeletionPolicy = v1alpha1.DeletionDelete
+	b.create(list)
+	b.pass(list)
+	key := listKey(list)
+	addContacts(t, b.store, key, 3)
+	b.delete(list)
+	b.read(list)
+	list.Spec.DeletionPolicy = v1alpha1.DeletionRetain
+	b.update(list)
+	b.now = list.DeletionTimestamp.Add(removalDelay)
+	b.Expect(b.pass(list)).To(BeZero())
+	b.expectNoList(key)
+	b.Expect(b.store.Count(t.Context(), key)).To(HaveField("Contacts", BeEquivalentTo(3)))
+}
+
+// A controller that still knows a list as being deleted takes no contacts from the one
+// that was made anew under its name.
+func TestContactsOfAListThatWasMadeAnew(t *testing.T) {
+	b := newBench(t)
+	list := testkit.List(b.namespace, "newsletter")
+	b.create(list)
+	addContacts(t, b.store, listKey(list), 3)
+	old := list.DeepCopy()
+	old.UID, old.Spec.DeletionPolicy = "another", v1alpha1.DeletionDelete
+	old.DeletionTimestamp = &metav1.Time{Time: b.now.Add(-time.Hour)}
+	b.Expect(b.lists().cleanup(t.Context(), old)).To(Succeed())
+	b.Expect(b.store.Count(t.Context(), listKey(list))).To(HaveField("Contacts", BeEquivalentTo(3)))
 }
 
 func TestPassWithoutChangeWritesNothing(t *testing.T) {
@@ -79,12 +186,17 @@ func TestListsAreSentWhoseContactsChanged(t *testing.T) {
 // importContact stores a contact as an import does, which raises no events.
 func importContact(t *testing.T, s store.Store, list contact.ListKey, email string) {
 	t.Helper()
-	_, err := s.ChangeAll(t.Context(), []store.Change{{List: list, Address: email, Apply: func(*contact.Contact) contact.Decision {
+	_, err := s.ChangeAll(t.Context(), []store.Change{imported(list, email)})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+}
+
+// imported is the change that makes a contact without events.
+func imported(list contact.ListKey, email string) store.Change {
+	return store.Change{List: list, Address: email, Apply: func(*contact.Contact) contact.Decision {
 		return contact.Decision{
 			Contact: contact.Contact{Email: email, Permission: contact.PermissionNone, Revision: 1}, Changed: true, Created: true,
 		}
-	}}})
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	}}
 }
 
 func TestSendEndsWithTheContext(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -14,7 +15,54 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/store"
 )
+
+const (
+	// removalDelay is how long contacts stay after their list was deleted. Ingress takes
+	// some until it hears of that, and they are to be removed too.
+	removalDelay = 5 * time.Second
+	// removedAtOnce is how many are removed in a commit, which other writers wait for.
+	removedAtOnce = 500
+	// removalPause lets other lists have their turn.
+	removalPause = time.Millisecond
+)
+
+func deletesContacts(list *v1alpha1.ContactList) bool {
+	return list.Spec.DeletionPolicy == v1alpha1.DeletionDelete
+}
+
+// cleanup removes contacts of a list that is deleted, and waits while there are more.
+func (c contactLists) cleanup(ctx context.Context, list *v1alpha1.ContactList) error {
+	if !deletesContacts(list) { // it said so once
+		return nil
+	}
+	known := &v1alpha1.ContactList{}
+	if err := live(ctx, c.reader, list, known); err != nil || known.UID != list.UID {
+		return err
+	}
+	if left := removalDelay - c.now().Sub(list.DeletionTimestamp.Time); left > 0 {
+		return wait{left}
+	}
+	page, next, err := c.contacts.ListContacts(ctx, listKey(list), "", removedAtOnce)
+	if err != nil {
+		return fmt.Errorf("list the contacts to remove: %w", err)
+	}
+	if len(page) == 0 {
+		return nil
+	}
+	removals := make([]store.Change, len(page))
+	for i := range page {
+		removals[i] = store.Change{List: listKey(list), ContactID: page[i].ID, Apply: contact.EndWithList}
+	}
+	if _, err := c.contacts.ChangeAll(ctx, removals); err != nil {
+		return fmt.Errorf("remove contacts: %w", err)
+	}
+	if next != "" {
+		return wait{removalPause}
+	}
+	return nil
+}
 
 // count owns status.contacts and status.subscribed.
 func (c contactLists) count(ctx context.Context, list *v1alpha1.ContactList) error {

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
@@ -33,6 +34,9 @@ type loop[T client.Object] struct {
 	// cleanup removes what must not outlive the object. Without it the kind has
 	// no finalizer.
 	cleanup func(ctx context.Context, object T) error
+	// leaves tells of an object that there will be something to clean up after, which
+	// needs a finalizer. Nil: of all.
+	leaves func(object T) bool
 	// gone is told of an object that does not exist. May be nil.
 	gone func(name client.ObjectKey)
 }
@@ -64,7 +68,7 @@ func (l *loop[T]) Reconcile(ctx context.Context, request reconcile.Request) (res
 
 func (l *loop[T]) addFinalizer(ctx context.Context, object T) error {
 	before := object.DeepCopyObject().(T)
-	if l.cleanup == nil || !controllerutil.AddFinalizer(object, v1alpha1.Finalizer) {
+	if l.cleanup == nil || l.leaves != nil && !l.leaves(object) || !controllerutil.AddFinalizer(object, v1alpha1.Finalizer) {
 		return nil
 	}
 	return l.client.Patch(ctx, object, onlyIfUnchanged(before))
@@ -79,6 +83,17 @@ func (l *loop[T]) remove(ctx context.Context, object T) error {
 		return err
 	}
 	return client.IgnoreNotFound(l.client.Patch(ctx, object, onlyIfUnchanged(before)))
+}
+
+// live reads an object of this name as the API server has it into one, which is left
+// without a UID where there is none. What is in the store is found by name, and the cache
+// of a controller that has just begun to act may be old: it must take nothing from an
+// object that was made anew under the name.
+func live(ctx context.Context, reader client.Reader, object, into client.Object) error {
+	if err := client.IgnoreNotFound(reader.Get(ctx, client.ObjectKeyFromObject(object), into)); err != nil {
+		return fmt.Errorf("read the object from the API server: %w", err)
+	}
+	return nil
 }
 
 // onlyIfUnchanged patches what differs from before, and conflicts when before

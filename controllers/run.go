@@ -36,6 +36,7 @@ const shutdownTimeout = 10 * time.Second
 type Store interface {
 	ListStore
 	ContactCounts
+	ContactRemover
 	DeliveryKeeper
 	DeliveryChanges
 	LogPruner
@@ -57,6 +58,15 @@ type ListStore interface {
 type ContactCounts interface {
 	// CountAll counts the contacts of every list that has or had some.
 	CountAll(ctx context.Context) (map[contact.ListKey]contact.Counts, error)
+}
+
+// ContactRemover removes the contacts of a list.
+type ContactRemover interface {
+	// ListContacts returns contacts of a list, and where to go on; nowhere when there
+	// are no more.
+	ListContacts(ctx context.Context, list contact.ListKey, after string, limit int) (page []contact.Contact, next string, err error)
+	// ChangeAll makes changes in one commit.
+	ChangeAll(ctx context.Context, changes []store.Change) ([]store.ChangeResult, error)
 }
 
 // DeliveryKeeper makes and removes the rows that the dispatcher delivers from.
@@ -266,7 +276,7 @@ func addControllers(m manager.Manager, options Options) error {
 	uses := &keyUses{}
 
 	lists := contactLists{
-		platform: shared, reader: m.GetAPIReader(), store: options.Store, inspected: &verdicts{},
+		platform: shared, reader: m.GetAPIReader(), store: options.Store, contacts: options.Store, inspected: &verdicts{},
 	}
 	keys := apiKeys{platform: shared, secrets: values, store: options.Store, operations: options.Store, uses: uses}
 	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store, guard: options.Guard}

@@ -93,43 +93,30 @@ func (w webhookSubscriptions) delivery(ctx context.Context, subscription *v1alph
 	return delivery, nil
 }
 
-// open makes the subscription's row.
+// open makes the subscription's row, which somebody has to drop once.
 func (w webhookSubscriptions) open(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	live, err := w.live(ctx, subscription)
-	switch {
+	known := &v1alpha1.WebhookSubscription{}
+	switch err := live(ctx, w.secrets.reader, subscription, known); {
 	case err != nil:
 		return err
-	case live.UID != subscription.UID || !live.DeletionTimestamp.IsZero():
+	case known.UID != subscription.UID || !known.DeletionTimestamp.IsZero():
 		return errors.New("the subscription was deleted meanwhile")
 	}
 	return w.store.OpenDelivery(ctx, keyOf(subscription))
 }
 
 func (w webhookSubscriptions) cleanup(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	live, err := w.live(ctx, subscription)
-	switch {
+	known := &v1alpha1.WebhookSubscription{}
+	switch err := live(ctx, w.secrets.reader, subscription, known); {
 	case err != nil:
 		return err
-	case live.UID != "" && live.UID != subscription.UID:
+	case known.UID != "" && known.UID != subscription.UID:
 		return nil // whoever let this one go has cleaned up
 	}
 	if err := w.store.DropDelivery(ctx, keyOf(subscription)); err != nil {
 		return fmt.Errorf("drop the delivery: %w", err)
 	}
 	return w.secrets.remove(ctx, subscription)
-}
-
-// live returns the subscription of this name as the API server has it, one without a
-// UID when there is none. Rows are found by name, and the cache of a controller that
-// has just begun to act may be old: it must not drop the row of a subscription that was
-// made anew under the name, nor make one that nobody drops.
-func (w webhookSubscriptions) live(ctx context.Context, subscription *v1alpha1.WebhookSubscription) (*v1alpha1.WebhookSubscription, error) {
-	live := &v1alpha1.WebhookSubscription{}
-	err := w.secrets.reader.Get(ctx, client.ObjectKeyFromObject(subscription), live)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read the subscription from the API server: %w", err)
-	}
-	return live, nil
 }
 
 func keyOf(subscription *v1alpha1.WebhookSubscription) store.SubscriptionKey {

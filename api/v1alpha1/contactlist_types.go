@@ -94,7 +94,26 @@ type ContactListSpec struct {
 	//
 	// +optional
 	Pages Pages `json:"pages,omitzero"`
+
+	// deletionPolicy says what becomes of the contacts when the list is deleted.
+	// Retain, the default, keeps them: a list of the same name finds them again.
+	// Delete removes them for good, without events.
+	//
+	// +optional
+	// +default="Retain"
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
+
+// DeletionPolicy is what becomes of contacts whose list is deleted.
+//
+// +kubebuilder:validation:Enum=Retain;Delete
+type DeletionPolicy string
+
+// The deletion policies.
+const (
+	DeletionRetain DeletionPolicy = "Retain"
+	DeletionDelete DeletionPolicy = "Delete"
+)
 
 // Language is a language that mails and pages are written in, by ISO 639-1.
 //

@@ -68,6 +68,8 @@ optIn:
   - {key: other_1, default: false}
 pages: {templateRef: {name: look}, profileFields: [FIRSTNAME, special date]}`},
 
+		"contacts that end with the list": {spec: `deletionPolicy: Delete`},
+		"another policy":                  {`deletionPolicy: Orphan`, "spec.deletionPolicy"},
 		"an empty display name":           {`displayName: ""`, "spec.displayName"},
 		"a display name of 256 letters":   {"displayName: " + strings.Repeat("x", 256), "spec.displayName"},
 		"a display name of 255 letters":   {spec: "displayName: " + strings.Repeat("x", 255)},

@@ -21,6 +21,15 @@ type Removal struct {
 	Forget bool
 }
 
+// EndWithList says that a contact ends because its list does. No event tells of it: the
+// subscriptions that name the list wait for one of that name.
+func EndWithList(current *Contact) Decision {
+	if current == nil {
+		return Decision{}
+	}
+	return Decision{Contact: *current, Changed: true, Removed: true}
+}
+
 // Decide says what the call does. A contact that is not there is no error: the
 // caller has what it wanted.
 func (r Removal) Decide(current *Contact) Decision {

@@ -118,6 +118,15 @@ func testCount(t *testing.T, s store.Store) {
 	g.Expect(s.CountAll(t.Context())).To(Equal(map[contact.ListKey]contact.Counts{
 		list: {Contacts: 3, Subscribed: 2}, other.List: {Contacts: 1, Subscribed: 1},
 	}))
+
+	head, err := s.Head(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	ended := mustChange(t, s, store.Change{List: other.List, Address: address(1), Apply: contact.EndWithList})
+	g.Expect(ended.Removed).To(BeTrue())
+	mustChange(t, s, store.Change{List: other.List, ContactID: ended.Contact.ID, Apply: contact.EndWithList}) // who is not there
+	g.Expect(s.Count(t.Context(), other.List)).To(Equal(contact.Counts{}))
+	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{Contacts: 3, Subscribed: 2}))
+	g.Expect(s.Head(t.Context())).To(Equal(head), "without an event")
 }
 
 func testOneContact(t *testing.T, s store.Store) {
