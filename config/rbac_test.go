@@ -37,7 +37,7 @@ var (
 		verbs("get", "secrets"))
 	controllerRights = slices.Concat(
 		verbs("get list watch", "apikeys.postbus.dev", "contactlists.postbus.dev", "webhooksubscriptions.postbus.dev", "configmaps"),
-		verbs("patch", "apikeys.postbus.dev", "webhooksubscriptions.postbus.dev",
+		verbs("patch", "apikeys.postbus.dev", "contactlists.postbus.dev", "webhooksubscriptions.postbus.dev",
 			"apikeys.postbus.dev/status", "contactlists.postbus.dev/status", "webhooksubscriptions.postbus.dev/status"),
 		verbs("update", "apikeys.postbus.dev/finalizers", "webhooksubscriptions.postbus.dev/finalizers"),
 		verbs("get list watch create patch delete", "secrets"),
