@@ -181,8 +181,8 @@ func (p *pacer) due(now time.Time) []store.SubscriptionKey {
 	return keys
 }
 
-// contactWatch sends the lists whose contacts have become more or fewer. The log does
-// not tell that: an import raises no events.
+// contactWatch sends the lists whose counts of contacts have changed. The log does not
+// tell that: an import raises no events.
 type contactWatch struct {
 	store    ContactCounts
 	interval time.Duration

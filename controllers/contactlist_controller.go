@@ -22,8 +22,8 @@ import (
 // it, unless its policy says otherwise.
 type contactLists struct {
 	platform
-	// reader reads ConfigMaps from the API server: the cache has their metadata
-	// only, as it is with Secrets.
+	// reader reads from the API server: ConfigMaps, of which the cache has the metadata
+	// only, as it is with Secrets, and lists whose contacts are to be removed.
 	reader    client.Reader
 	store     ListStore
 	contacts  ContactRemover

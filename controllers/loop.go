@@ -85,10 +85,10 @@ func (l *loop[T]) remove(ctx context.Context, object T) error {
 	return client.IgnoreNotFound(l.client.Patch(ctx, object, onlyIfUnchanged(before)))
 }
 
-// live reads an object of this name as the API server has it into one, which is left
-// without a UID where there is none. What is in the store is found by name, and the cache
-// of a controller that has just begun to act may be old: it must take nothing from an
-// object that was made anew under the name.
+// live reads what the API server itself has under an object's name; it is left without a
+// UID where there is nothing. What the store keeps is found by name, and the cache of a
+// controller that has just begun to act may be old: whoever makes or removes what is in
+// the store looks first, as the object may have been made anew under its name.
 func live(ctx context.Context, reader client.Reader, object, into client.Object) error {
 	if err := client.IgnoreNotFound(reader.Get(ctx, client.ObjectKeyFromObject(object), into)); err != nil {
 		return fmt.Errorf("read the object from the API server: %w", err)
