@@ -2,7 +2,7 @@
 #   docker buildx build --platform=linux/amd64,linux/arm64 \
 #     --build-arg VERSION=$(git describe --tags --always) --build-arg COMMIT=$(git rev-parse HEAD) -t postbus .
 # The build runs on the machine's own platform and compiles for that of the image.
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+FROM --platform=$BUILDPLATFORM golang:1.26.11 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download

@@ -1,6 +1,6 @@
 module postbus.dev/postbus
 
-go 1.26.8
+go 1.26.11
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0

@@ -1,6 +1,6 @@
 module postbus.dev/postbus/hack/controlplane
 
-go 1.26.0
+go 1.26.11
 
 tool (
 	go.etcd.io/etcd/server/v3

@@ -1,6 +1,6 @@
 module postbus.dev/postbus/hack/helm
 
-go 1.26.0
+go 1.26.11
 
 require (
 	github.com/onsi/gomega v1.44.0

@@ -1,6 +1,6 @@
 module postbus.dev/postbus/hack/sbom
 
-go 1.26.0
+go 1.26.11
 
 tool github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 

@@ -1,6 +1,6 @@
 module postbus.dev/postbus/hack/tools
 
-go 1.26.0
+go 1.26.11
 
 require (
 	github.com/golangci/golangci-lint/v2 v2.15.0
