@@ -88,6 +88,9 @@ fi
 # shellcheck disable=SC2086
 (cd hack/helm && go test $race -timeout 10m "$@" ./...)
 
+# And the scan for vulnerabilities, whose database must be found offline.
+(cd hack/tools && go test -timeout 10m "$@" ./vuln)
+
 # The race detector allocates, too, so what counts allocations is run without it, unless
 # other tests are asked for. That is 15 s beside the build, and none while nothing has
 # changed.
