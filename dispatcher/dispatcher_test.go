@@ -53,7 +53,9 @@ func TestMain(m *testing.M) {
 const patience = 30 * time.Second
 
 // toReceivers lets callbacks point to receivers of tests.
-var toReceivers = guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AllowHTTP: true}
+var toReceivers = guard.Policies{Everywhere: guard.Policy{
+	AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AllowHTTP: true,
+}}
 
 // rig is a store, a namespace and a receiver that a dispatcher works with.
 type rig struct {

@@ -60,9 +60,11 @@ func usualTLS(options *Options) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs}
 }
 
-func newClient(options *Options, settings *tls.Config) *http.Client {
+// newClient returns a client for the calls of one subscription, which reaches what its namespace
+// may call.
+func newClient(options *Options, s *subscription, settings *tls.Config) *http.Client {
 	return &http.Client{
-		Transport: newCallTransport(options, settings),
+		Transport: newCallTransport(options, s.key.Namespace, settings),
 		// A redirect is an answer like any other, and not success.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -96,7 +98,7 @@ func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error)
 	if c.own != nil {
 		c.own.CloseIdleConnections()
 	}
-	c.own, c.places = newClient(c.options, settings), s.tls
+	c.own, c.places = newClient(c.options, s, settings), s.tls
 	return c.own, nil
 }
 
@@ -110,7 +112,7 @@ func (c *clients) ready(s *subscription) *http.Client {
 	case s.tls.ca.name != "" || s.tls.clientCert.name != "":
 		return nil
 	case c.usual == nil:
-		c.usual = newClient(c.options, usualTLS(c.options))
+		c.usual = newClient(c.options, s, usualTLS(c.options))
 	}
 	return c.usual
 }

@@ -202,7 +202,7 @@ func TestGuardOfTokenURLs(t *testing.T) {
 	e, receiver := newEndpoint(t), testkit.NewReceiver(t)
 	names := newNameServer(t)
 	names.says("127.0.0.2")
-	allowed := guard.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
+	allowed := guard.Policies{Everywhere: guard.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}}
 	for _, tokenURL := range []string{"http://127.0.0.2/token", "http://169.254.169.254/token", named(t, e.receiver), "http://localhost/"} {
 		c, s := callerOf(t, Options{Guard: allowed, Resolver: names.resolver()}, receiver.URL(), oauthClient)
 		s.grant = grantAt(tokenURL)

@@ -2,6 +2,8 @@ package dispatcher
 
 import (
 	"context"
+	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/signature"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/testkit"
@@ -373,6 +376,42 @@ func TestReadsOfSecretsHoldUpNobody(t *testing.T) {
 	close(reader.goOn)
 	attempts.Wait()
 	g.Expect(reader.reads.Load()).To(BeNumerically("<=", 3))
+}
+
+// What is allowed to one namespace is refused to the others, by URL and by each address that is
+// dialled.
+func TestGuardOfNamespaces(t *testing.T) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	for name, policies := range map[string]func(namespace string) guard.Policies{
+		"by network": func(namespace string) guard.Policies {
+			return guard.Policies{Everywhere: guard.Policy{AllowHTTP: true}, Namespaces: map[string]guard.Allowance{namespace: {Networks: loopback}}}
+		},
+		"by host": func(namespace string) guard.Policies {
+			return guard.Policies{Everywhere: guard.Policy{AllowHTTP: true}, Namespaces: map[string]guard.Allowance{namespace: {Hosts: []string{"crm.example.com"}}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			names, receiver := newNameServer(t), testkit.NewReceiver(t)
+			names.says("127.0.0.1")
+			secret := signingSecret(t)
+			attempt := func(allowed string) (outcome, error) {
+				c := newTestCaller(t, Options{Secrets: plane.Client, Guard: policies(allowed), Resolver: names.resolver()})
+				return c.attempt(t.Context(), checked(t, &subscription{
+					key: store.SubscriptionKey{Namespace: secret.Namespace, Name: "crm"}, format: standard{},
+					url: named(t, receiver), method: http.MethodPost, timeout: patience,
+					signingSecret: secretPlace{name: secret.Name, key: signature.SecretKey},
+				}), aCall())
+			}
+			o, err := attempt("another")
+			g.Expect(o).To(Equal(forbiddenCall))
+			g.Expect(err).To(MatchError(ContainSubstring("--allow-callback-networks=" + secret.Namespace + "/127.0.0.1/32 can allow it")))
+			g.Expect(names.count()).NotTo(BeZero(), "its address was looked at when it was dialled")
+			g.Expect(receiver.Count()).To(BeZero())
+			o, err = attempt(secret.Namespace)
+			g.Expect(o, err).To(Equal(outcome{verdict: delivered, status: http.StatusOK}))
+		})
+	}
 }
 
 // An attempt that is postponed changes nothing about its event and its callback, and has the
