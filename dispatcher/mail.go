@@ -116,7 +116,7 @@ func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest,
 	if list == nil {
 		return nil, o, err
 	}
-	recipient, err := m.store.FindContactByID(ctx, event.List, event.Contact.ID)
+	stored, err := m.store.FindContactByID(ctx, event.List, event.Contact.ID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact is gone")
@@ -125,9 +125,9 @@ func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest,
 	}
 	optIn := event.Contact.OptIn
 	switch {
-	case optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&recipient):
+	case optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&stored):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact has confirmed meanwhile")
-	case recipient.OptIn != nil && recipient.OptIn.RequestedAt.After(optIn.RequestedAt):
+	case stored.OptIn != nil && stored.OptIn.RequestedAt.After(optIn.RequestedAt):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("a later mail was asked for meanwhile")
 	}
 	mailing := list.Mailing(optIn.Mailing)
@@ -137,7 +137,7 @@ func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest,
 	if mailing == nil { // it was there when the mail was asked for
 		mailing = list.Mailing("")
 	}
-	return &optInRequest{event: event, contact: &recipient, list: list, mailing: mailing, now: m.clock.Now()}, outcome{}, nil
+	return &optInRequest{event: event, contact: &stored, list: list, mailing: mailing, now: m.clock.Now()}, outcome{}, nil
 }
 
 // errListNotChecked is the error of a list whose spec is too new.
