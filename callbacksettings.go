@@ -3,8 +3,11 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"net/url"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"postbus.dev/postbus/dispatcher"
 	"postbus.dev/postbus/internal/guard"
@@ -12,7 +15,7 @@ import (
 
 // callbackSettings are what the flags about callbacks say.
 type callbackSettings struct {
-	policy guard.Policy
+	policies guard.Policies
 	// proxy is as it was given. It is read by check, because the flag package
 	// shows a value that it can't read, and people write passwords into URLs.
 	proxy       string
@@ -22,18 +25,14 @@ type callbackSettings struct {
 
 func (s *callbackSettings) register(flags *flag.FlagSet) {
 	flags.Func("allow-callback-networks",
-		"`CIDRs`, separated by commas, that callbacks may point to although they are not public; give controller and dispatcher the same",
-		func(text string) (err error) {
-			s.policy.AllowedNetworks, err = parseNetworks(text)
-			return err
-		})
+		"`CIDRs`, separated by commas, that callbacks may point to although they are not public; NAMESPACE/CIDR allows one to the callbacks of a namespace alone; "+
+			"may be repeated; give controller and dispatcher the same",
+		func(text string) error { return s.allow(text, allowNetwork) })
 	flags.Func("allow-callback-hosts",
-		"`names`, separated by commas, that callbacks may point to whatever they resolve to, such as crm.marketing.svc, or *.svc for all below; give controller and dispatcher the same",
-		func(text string) (err error) {
-			s.policy.AllowedHosts, err = parseHosts(text)
-			return err
-		})
-	flags.BoolVar(&s.policy.AllowHTTP, "allow-http-callbacks", false,
+		"`names`, separated by commas, that callbacks may point to whatever they resolve to, such as crm.marketing.svc, or *.svc for all below; "+
+			"NAMESPACE/NAME allows one to the callbacks of a namespace alone; may be repeated; give controller and dispatcher the same",
+		func(text string) error { return s.allow(text, allowHost) })
+	flags.BoolVar(&s.policies.Everywhere.AllowHTTP, "allow-http-callbacks", false,
 		"call http URLs too, where everybody on the way can read the contacts; give controller and dispatcher the same")
 }
 
@@ -61,15 +60,54 @@ func (s *callbackSettings) check() error {
 	return nil
 }
 
-// parseHosts reads hosts such as "crm.marketing.svc,*.example.com".
-func parseHosts(text string) ([]string, error) {
-	var hosts []string
-	for part := range strings.SplitSeq(text, ",") {
-		host, err := guard.ParseHost(strings.TrimSpace(part))
+// allow adds the entries of a flag's value, each by add.
+func (s *callbackSettings) allow(text string, add func(to *guard.Allowance, entry string) error) error {
+	for entry := range strings.SplitSeq(text, ",") {
+		namespace, allowed, err := splitNamespace(strings.TrimSpace(entry))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		hosts = append(hosts, host)
+		everywhere := &s.policies.Everywhere
+		own := guard.Allowance{Networks: everywhere.AllowedNetworks, Hosts: everywhere.AllowedHosts}
+		if namespace != "" {
+			own = s.policies.Namespaces[namespace]
+		}
+		if err := add(&own, allowed); err != nil {
+			return err
+		}
+		if namespace == "" {
+			everywhere.AllowedNetworks, everywhere.AllowedHosts = own.Networks, own.Hosts
+			continue
+		}
+		if s.policies.Namespaces == nil {
+			s.policies.Namespaces = map[string]guard.Allowance{}
+		}
+		s.policies.Namespaces[namespace] = own
 	}
-	return hosts, nil
+	return nil
+}
+
+func allowNetwork(to *guard.Allowance, entry string) error {
+	networks, err := parseNetworks(entry)
+	to.Networks = append(to.Networks, networks...)
+	return err
+}
+
+func allowHost(to *guard.Allowance, entry string) error {
+	host, err := guard.ParseHost(entry)
+	to.Hosts = append(to.Hosts, host)
+	return err
+}
+
+// splitNamespace returns the namespace that an entry such as marketing/crm.marketing.svc begins
+// with, and the rest; no namespace where the entry is a network, whose slash has another meaning.
+func splitNamespace(entry string) (namespace, rest string, err error) {
+	namespace, rest, has := strings.Cut(entry, "/")
+	if !has || strings.ContainsAny(namespace, ".:") {
+		return "", entry, nil
+	}
+	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+		return "", "", fmt.Errorf("%q does not begin with a valid namespace (example: marketing/crm.marketing.svc): %s", entry, problems[0])
+	}
+	return namespace, rest, nil
 }

@@ -251,6 +251,8 @@ func TestCommands(t *testing.T) {
 		"a network that is none":       {[]string{"controller", "--allow-callback-networks=10.0.0.1"}, `"10.0.0.1" is no CIDR such as 10.0.0.0/8 or fd00::/8`, false},
 		"a host that is an address":    {[]string{"dispatcher", "--allow-callback-hosts=crm.example.com,10.0.0.1"}, `"10.0.0.1" is an address, allow it by --allow-callback-networks`, false},
 		"every host":                   {[]string{"standalone", "--allow-callback-hosts=*"}, `"*" is no host such as crm.example.com or *.svc`, false},
+		"a network of no namespace":    {[]string{"controller", "--allow-callback-networks=Marketing/10.0.0.0/8"}, `"Marketing/10.0.0.0/8" does not begin with a valid namespace (example: marketing/crm.marketing.svc)`, false},
+		"a namespace without a host":   {[]string{"dispatcher", "--allow-callback-hosts=marketing/"}, `"" is no host such as crm.example.com or *.svc`, false},
 		"callbacks of ingress":         {[]string{"ingress", "--allow-http-callbacks"}, "not defined: -allow-http-callbacks", false},
 		"a proxy without a port":       {[]string{"dispatcher", "--egress-proxy=http://proxy.example.com"}, "--egress-proxy must be an http URL with host and port", false},
 		"a proxy by HTTPS":             {[]string{"dispatcher", "--egress-proxy=https://proxy.example.com:3128"}, "--egress-proxy must be an http URL with host and port", false},

@@ -149,7 +149,7 @@ func (s settings) kinds() []client.Object {
 // take ingress with it, so it is run again here.
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
-		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policy,
+		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policies,
 		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Retention: p.settings.retention, Registerer: p.metrics,
 	}
 	if p.settings.command != "standalone" {
@@ -206,7 +206,7 @@ func (p *process) runDispatcher(ctx context.Context) error {
 	}
 	return dispatcher.Run(ctx, dispatcher.Options{
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
-		Guard: p.settings.callbacks.policy, EgressProxy: p.settings.callbacks.egressProxy,
+		Guard: p.settings.callbacks.policies, EgressProxy: p.settings.callbacks.egressProxy,
 		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics,
 		MaxCalls: p.settings.callbacks.maxCalls, Version: programVersion(),
 	})

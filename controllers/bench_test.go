@@ -43,7 +43,7 @@ type bench struct {
 	store     store.Store
 	now       time.Time
 	events    *events.FakeRecorder
-	guard     guard.Policy
+	guard     guard.Policies
 	uses      keyUses
 	inspected verdicts
 }

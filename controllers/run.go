@@ -110,7 +110,7 @@ type Options struct {
 	// Store is where subscriptions are opened and looked up.
 	Store Store
 	// Guard says where callbacks may point; the dispatcher's should be the same.
-	Guard guard.Policy
+	Guard guard.Policies
 	// Lease says where controllers agree on which of them acts.
 	Lease Lease
 	// Retention is for how long events are kept in the log, DefaultRetention when 0.

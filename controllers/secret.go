@@ -7,11 +7,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/secretowner"
 )
 
 // labelsOf labels the Secrets that are generated for an object: by its UID they are
@@ -73,7 +73,7 @@ func (s secrets) value(ctx context.Context, owner client.Object, want wanted) (h
 	case err != nil:
 		return held{}, fmt.Errorf("read Secret %s: %w", want.name, err)
 	}
-	if other := otherOwner(secret, owner); other != nil {
+	if other := secretowner.Other(secret, owner.GetUID()); other != nil {
 		return held{}, refuse(v1alpha1.ReasonSecretTaken,
 			"Secret %q was generated for %s %q: name another one.", want.name, other.Kind, other.Name)
 	}
@@ -161,19 +161,4 @@ func (s secrets) remove(ctx context.Context, owner client.Object) error {
 		}
 	}
 	return nil
-}
-
-// otherOwner returns the object of ours that a Secret was generated for, if it
-// is another than owner. Owners of other kinds, such as a SealedSecret, bring
-// Secrets for us to use.
-func otherOwner(secret *corev1.Secret, owner client.Object) *metav1.OwnerReference {
-	reference := metav1.GetControllerOf(secret)
-	if reference == nil || reference.UID == owner.GetUID() {
-		return nil
-	}
-	version, err := schema.ParseGroupVersion(reference.APIVersion)
-	if err != nil || version.Group != v1alpha1.GroupVersion.Group {
-		return nil
-	}
-	return reference
 }

@@ -26,7 +26,7 @@ func (w webhookSubscriptions) checkCallback(_ context.Context, subscription *v1a
 		if err != nil {
 			return refuse(v1alpha1.ReasonCallbackInvalid, "%s %s.", tokenURLField, err)
 		}
-		if err := w.checkGuard(tokenURLField, parsed); err != nil {
+		if err := w.checkGuard(subscription.Namespace, tokenURLField, parsed); err != nil {
 			return err
 		}
 	}
@@ -45,15 +45,15 @@ func (w webhookSubscriptions) checkURL(subscription *v1alpha1.WebhookSubscriptio
 		return refuse(v1alpha1.ReasonCallbackInvalid, "%s %s.", field, err)
 	}
 	subscription.Status.CallbackHost = parsed.Host
-	return w.checkGuard(field, parsed)
+	return w.checkGuard(subscription.Namespace, field, parsed)
 }
 
-// checkGuard refuses a URL that may not be called. Its name is not resolved: the
+// checkGuard refuses a URL that callbacks of a namespace may not point to. Its name is not resolved: the
 // answer would be of this moment and this machine. The dispatcher looks at what it
 // dials.
-func (w webhookSubscriptions) checkGuard(field string, target *url.URL) error {
+func (w webhookSubscriptions) checkGuard(namespace, field string, target *url.URL) error {
 	var refused *guard.RefusedError
-	if errors.As(w.guard.CheckURL(target), &refused) {
+	if errors.As(w.guard.For(namespace).CheckURL(target), &refused) {
 		return refuse(v1alpha1.ReasonCallbackForbidden, "%s %s.", field, refused.Finding)
 	}
 	return nil
@@ -68,7 +68,7 @@ func (w webhookSubscriptions) addCallback(all *neededSecrets, subscription *v1al
 			again: func() error {
 				// Flags may have changed since. The scheme is not known any more, and a
 				// call that it forbids fails with the same words.
-				return w.checkGuard(urlSecretField, &url.URL{Scheme: "https", Host: subscription.Status.CallbackHost})
+				return w.checkGuard(subscription.Namespace, urlSecretField, &url.URL{Scheme: "https", Host: subscription.Status.CallbackHost})
 			},
 		})
 	}

@@ -3,6 +3,7 @@ package controllers
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -55,7 +56,7 @@ func TestSecretsOfTheCallback(t *testing.T) {
 		"no Secret with the URL":      {secretURL, "other", map[string]string{"url": url}, v1alpha1.ReasonSecretNotFound, `There is no Secret "crm-url" in this namespace.`},
 		"no data key with the URL":    {secretURL, "crm-url", map[string]string{"URL": url}, v1alpha1.ReasonSecretNotFound, `Secret "crm-url" has no data key "url".`},
 		"a URL that is none":          {secretURL, "crm-url", map[string]string{"url": "crm.example.com/" + secretValue}, v1alpha1.ReasonCallbackInvalid, "spec.callback.urlSecretRef is not an absolute http or https URL."},
-		"a URL that is forbidden":     {secretURL, "crm-url", map[string]string{"url": "https://10.0.0.8/" + secretValue}, v1alpha1.ReasonCallbackForbidden, "spec.callback.urlSecretRef points to 10.0.0.8, a private address (RFC 1918); --allow-callback-networks can allow it."},
+		"a URL that is forbidden":     {secretURL, "crm-url", map[string]string{"url": "https://10.0.0.8/" + secretValue}, v1alpha1.ReasonCallbackForbidden, "spec.callback.urlSecretRef points to 10.0.0.8, a private address (RFC 1918); --allow-callback-networks={namespace}/10.0.0.8/32 can allow it."},
 		"a URL that is not HTTPS":     {secretURL, "crm-url", map[string]string{"url": "http://crm.example.com/" + secretValue}, v1alpha1.ReasonCallbackForbidden, "spec.callback.urlSecretRef is not HTTPS; --allow-http-callbacks can allow it."},
 		"good headers":                {secretHeaders, "crm-auth", map[string]string{"header": header + "\n", "api-key": secretValue}, "", ""},
 		"no Secret with headers":      {secretHeaders, "other", map[string]string{}, v1alpha1.ReasonSecretNotFound, `There is no Secret "crm-auth" in this namespace.`},
@@ -80,7 +81,7 @@ func TestSecretsOfTheCallback(t *testing.T) {
 			b.Expect(err).NotTo(HaveOccurred())
 			b.Expect(string(status)).NotTo(ContainSubstring(secretValue))
 			if row.reason != "" {
-				b.Expect(b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, row.reason)).To(HavePrefix(row.message))
+				b.Expect(b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, row.reason)).To(HavePrefix(strings.ReplaceAll(row.message, "{namespace}", b.namespace)))
 				b.Expect(subscription.Status.SecretVersion(row.secret)).To(BeEmpty())
 				return
 			}
@@ -126,7 +127,7 @@ func TestSecretOfTheCallbackChanges(t *testing.T) {
 func TestGuardOfAKnownSecret(t *testing.T) {
 	b := newBench(t)
 	b.data("crm-url", map[string]string{"url": "https://10.0.0.8/"})
-	b.guard = guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	b.guard = guard.Policies{Everywhere: guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
 	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
 	secretURL(&subscription.Spec)
 	b.create(subscription)
@@ -134,7 +135,7 @@ func TestGuardOfAKnownSecret(t *testing.T) {
 	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
 
 	allowing := b.guard
-	b.guard = guard.Policy{}
+	b.guard = guard.Policies{}
 	b.pass(subscription)
 	b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonCallbackForbidden)
 
@@ -280,7 +281,7 @@ func TestSecretsOfTLSAndOAuth2(t *testing.T) {
 // With http allowed, what the schema says of url is said of a Secret's URL too.
 func TestTLSOfAURLWithout(t *testing.T) {
 	b := newBench(t)
-	b.guard = guard.Policy{AllowHTTP: true}
+	b.guard = guard.Policies{Everywhere: guard.Policy{AllowHTTP: true}}
 	b.data("crm-url", map[string]string{"url": "http://crm.example.com/" + secretValue})
 	subscription := testkit.Subscription(b.namespace, "crm", callbackURL)
 	secretURL(&subscription.Spec)

@@ -30,7 +30,7 @@ type webhookSubscriptions struct {
 	secrets secrets
 	store   DeliveryKeeper
 	// guard says where callbacks may point.
-	guard guard.Policy
+	guard guard.Policies
 }
 
 func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {

@@ -249,13 +249,13 @@ func TestForbiddenCallbacks(t *testing.T) {
 		url, message string
 		allowed      bool // once there are flags
 	}{
-		"a private address":   {"https://10.0.0.8/", "spec.callback.url points to 10.0.0.8, a private address (RFC 1918); --allow-callback-networks can allow it.", true},
-		"metadata":            {"https://169.254.169.254/", "named alone as 169.254.169.254/32", false},
+		"a private address":   {"https://10.0.0.8/", "spec.callback.url points to 10.0.0.8, a private address (RFC 1918); --allow-callback-networks={namespace}/10.0.0.8/32 can allow it.", true},
+		"metadata":            {"https://169.254.169.254/", "--allow-callback-networks={namespace}/169.254.169.254/32 can allow it, named alone.", false},
 		"a decimal address":   {"https://2130706433/", `points to "2130706433", an address in an unusual form`, false},
 		"IPv6 that hides it":  {"https://[::ffff:127.0.0.1]/", "an IPv4 address in IPv6 form (IPv4-mapped, RFC 4291)", false},
-		"a Service":           {"https://crm.marketing.svc/", "a Service in the cluster; --allow-callback-hosts can allow it", true},
+		"a Service":           {"https://crm.marketing.svc/", "a Service in the cluster; --allow-callback-hosts={namespace}/crm.marketing.svc can allow it", true},
 		"HTTP":                {"http://crm.example.com/", "spec.callback.url is not HTTPS; --allow-http-callbacks can allow it.", true},
-		"this very machine":   {"https://localhost:8443/", "the machine that Postbus runs on; --allow-callback-hosts can allow it", true},
+		"this very machine":   {"https://localhost:8443/", "the machine that Postbus runs on; --allow-callback-hosts={namespace}/localhost can allow it", true},
 		"full-width digits":   {"https://１２７.0.0.1/", "unusual form", false},
 		"a dot behind a name": {"https://localhost./", "the machine that Postbus runs on", true},
 	} {
@@ -265,17 +265,43 @@ func TestForbiddenCallbacks(t *testing.T) {
 			b.create(subscription)
 			b.pass(subscription)
 			message := b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonCallbackForbidden)
-			b.Expect(message).To(And(ContainSubstring(row.message), Not(ContainSubstring("T0K3N"))))
+			b.Expect(message).To(And(ContainSubstring(strings.ReplaceAll(row.message, "{namespace}", b.namespace)), Not(ContainSubstring("T0K3N"))))
 			b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCallbackForbidden)
 			b.Expect(subscription.Status.State).To(Equal(v1alpha1.StatePending))
 
-			b.guard = guard.Policy{
+			b.guard = guard.Policies{Everywhere: guard.Policy{
 				AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, AllowedHosts: []string{"*.svc", "localhost"}, AllowHTTP: true,
-			}
+			}}
 			b.pass(subscription)
 			accepted := meta.IsStatusConditionTrue(subscription.Status.Conditions, v1alpha1.ConditionAccepted)
 			b.Expect(accepted).To(Equal(row.allowed))
 		})
+	}
+}
+
+// What is allowed to another namespace is refused to this one.
+func TestCallbacksOfAnotherNamespace(t *testing.T) {
+	b := newBench(t)
+	allowance := guard.Allowance{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Hosts: []string{"localhost"}}
+	b.guard.Namespaces = map[string]guard.Allowance{"another": allowance}
+	byNetwork := testkit.Subscription(b.namespace, "by-network", "https://10.0.0.8/")
+	byHost := testkit.Subscription(b.namespace, "by-host", "https://localhost/")
+	byToken := testkit.Subscription(b.namespace, "by-token", callbackURL)
+	byToken.Spec.Callback.OAuth2 = v1alpha1.OAuth2{TokenURL: "https://10.0.0.8/", ClientSecretRef: v1alpha1.SecretReference{Name: "client"}}
+	bySecret := testkit.Subscription(b.namespace, "by-secret", callbackURL)
+	secretURL(&bySecret.Spec)
+	b.data("crm-url", map[string]string{"url": "https://10.0.0.8/"})
+	b.data("client", map[string]string{"client-id": "crm", "client-secret": "a"})
+	for _, subscription := range []*v1alpha1.WebhookSubscription{byNetwork, byHost, byToken, bySecret} {
+		b.create(subscription)
+		b.pass(subscription)
+		message := b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonCallbackForbidden)
+		b.Expect(message).To(MatchRegexp("--allow-callback-(hosts|networks)=" + b.namespace + "/(localhost|10.0.0.8/32) can allow it"))
+	}
+	b.guard.Namespaces[b.namespace] = allowance
+	for _, subscription := range []*v1alpha1.WebhookSubscription{byNetwork, byHost, byToken, bySecret} {
+		b.pass(subscription)
+		b.expect(subscription, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
 	}
 }
 

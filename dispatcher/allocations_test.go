@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"postbus.dev/postbus/api/v1alpha1"
@@ -41,11 +42,13 @@ func TestAllocationsOfADelivery(t *testing.T) {
 	r.postMany("ada", events)
 	for _, subscription := range subscriptions {
 		g.Eventually(r.delivery(subscription), patience).Should(HaveField("Behind", int64(events)))
+		subscription.Spec.Suspend = ptr.To(false) // which begins when it is accepted
+		g.Expect(plane.Client.Update(t.Context(), subscription)).To(Succeed())
 	}
 	next := 0
 	testkit.LeastAllocated(rounds, func() int {
 		receiver.expect(events)
-		r.suspend(subscriptions[next], false)
+		r.check(subscriptions[next], metav1.ConditionTrue, v1alpha1.ReasonValid)
 		next++
 		<-receiver.done
 		return events

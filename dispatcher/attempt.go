@@ -85,7 +85,7 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureEncryption, err)
 	}
-	signing, err := c.signing.get(ctx, s.key.Namespace, s.signingSecret)
+	signing, err := c.signing.get(ctx, s, s.signingSecret)
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureSigning, err)
 	}
@@ -139,6 +139,9 @@ func (c *caller) setHeaders(header http.Header, made call, carried payload) {
 func ofSecret(ctx context.Context, reason v1alpha1.FailureReason, err error) (outcome, error) {
 	if ctx.Err() != nil {
 		return outcome{verdict: aborted}, ctx.Err()
+	}
+	if errors.Is(err, errNotChecked) {
+		return outcome{verdict: postponed}, err
 	}
 	return outcome{verdict: hindered, reason: reason}, err
 }

@@ -139,7 +139,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 	case s.key.IsNotices():
 		r.deliverer, r.observe, r.checkpoint = newNoticer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
 	case s.isMail():
-		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, g.connections), g.metrics.observeMail, g.checkpoint
+		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, &g.checkedLists, g.connections), g.metrics.observeMail, g.checkpoint
 	default:
 		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
 		r.tally, r.tracing = newTally(g.metrics.newLatency(r.key)), g.options.Tracing

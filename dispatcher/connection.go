@@ -39,8 +39,9 @@ type callTransport struct {
 	policy guard.Policy
 }
 
-// newCallTransport returns a transport with these settings of TLS.
-func newCallTransport(options *Options, settings *tls.Config) callTransport {
+// newCallTransport returns a transport with these settings of TLS, for the calls of one namespace.
+func newCallTransport(options *Options, namespace string, settings *tls.Config) callTransport {
+	policy := options.Guard.For(namespace)
 	// Proxy is set or nil, never http.ProxyFromEnvironment: a proxy that somebody
 	// set for other reasons would be dialled in the callback's place.
 	t := &http.Transport{
@@ -58,9 +59,9 @@ func newCallTransport(options *Options, settings *tls.Config) callTransport {
 		t.DialContext = watchLookup(free.DialContext) // whatever is called, the proxy is dialled
 		t.OnProxyConnectResponse = proxyAnswer
 	} else {
-		t.DialContext = watchLookup(guardedDial(options.Guard, free))
+		t.DialContext = watchLookup(guardedDial(policy, free))
 	}
-	return callTransport{Transport: t, policy: options.Guard}
+	return callTransport{Transport: t, policy: policy}
 }
 
 // RoundTrip makes a call, unless its URL is refused.

@@ -174,7 +174,7 @@ func TestGuardOfDialledAddresses(t *testing.T) {
 			g := NewWithT(t)
 			names, receiver := newNameServer(t), testkit.NewReceiver(t)
 			names.says(row.resolves...)
-			c := newTestCaller(t, Options{Guard: row.policy, Resolver: names.resolver()})
+			c := newTestCaller(t, Options{Guard: guard.Policies{Everywhere: row.policy}, Resolver: names.resolver()})
 			o, err := callURL(t, c, named(t, receiver))
 			g.Expect(o).To(Equal(row.want), "%v", err)
 			g.Expect(receiver.Count() == 1).To(Equal(row.want.verdict == delivered))
@@ -187,7 +187,7 @@ func TestGuardOfDialledAddresses(t *testing.T) {
 func TestNameThatChangesItsAnswer(t *testing.T) {
 	g := NewWithT(t)
 	names, receiver := newNameServer(t), testkit.NewReceiver(t)
-	policy := guard.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
+	policy := guard.Policies{Everywhere: guard.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}}
 	c := newTestCaller(t, Options{Guard: policy, Resolver: names.resolver()})
 	names.says("127.0.0.1")
 	o, _ := callURL(t, c, named(t, receiver))
@@ -282,7 +282,7 @@ func TestEgressProxy(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	proxy, targets := egressProxy(t, server.Listener.Addr().String())
-	c := newTestCaller(t, Options{Guard: guard.Policy{AllowHTTP: true}, EgressProxy: proxy, RootCAs: roots})
+	c := newTestCaller(t, Options{Guard: guard.Policies{Everywhere: guard.Policy{AllowHTTP: true}}, EgressProxy: proxy, RootCAs: roots})
 
 	for target, want := range map[string]outcome{
 		"https://example.com/hook":        {verdict: delivered, status: 200}, // the name in httptest's certificate
@@ -310,7 +310,7 @@ func TestEgressProxyThatRefuses(t *testing.T) {
 
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
 	g := NewWithT(t)
-	g.Expect(newCallTransport(&Options{}, nil).Proxy).To(BeNil())
+	g.Expect(newCallTransport(&Options{}, "", nil).Proxy).To(BeNil())
 
 	proxy, targets := egressProxy(t, "")
 	t.Setenv("HTTP_PROXY", proxy.String())
@@ -325,7 +325,7 @@ func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
 func TestForbiddenCallbackIsRetried(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
-	r.options.Guard = guard.Policy{AllowHTTP: true}
+	r.options.Guard = guard.Policies{Everywhere: guard.Policy{AllowHTTP: true}}
 	object := r.subscribe("crm", nil)
 	r.run()
 	r.post("ada@example.com")

@@ -18,7 +18,7 @@ type begun struct {
 // begin puts the next event in flight that may be sent now, or returns nil. mu is
 // held.
 func (r *runner) begin(now time.Time) *begun {
-	if !r.mayBegin() || !r.pace.allows(now) {
+	if !r.mayBegin() || now.Before(r.postponedUntil) || !r.pace.allows(now) {
 		return nil
 	}
 	if !r.calls.take(r.ledger.inFlight) {
@@ -50,7 +50,13 @@ func (r *runner) mayBegin() bool {
 type attempted struct {
 	outcome
 	ended time.Time
+	// cause is why it was postponed.
+	cause error
 }
+
+// postponement is how long a subscription begins no attempt after one was postponed. It begins
+// earlier when the controller has written status, which is heard of.
+const postponement = time.Second
 
 // attempt tries once to deliver an event, and tells of it.
 func (r *runner) attempt(ctx context.Context, s *subscription, made call) attempted {
@@ -70,6 +76,9 @@ func (r *runner) attempt(ctx context.Context, s *subscription, made call) attemp
 	if o.verdict == givenUp && o.reason != mailObsolete {
 		r.logger.Info("event is given up", "event", event.ID, "list", event.List.Namespace+"/"+event.List.Name,
 			"contact", event.Contact.ID, "outcome", o.label(), "status", o.status, "cause", cause)
+	}
+	if o.verdict == postponed { // there was no call
+		return attempted{outcome: o, ended: ended, cause: cause}
 	}
 	if r.tell != nil {
 		r.tell(attemptOf(made, o, began, ended))
@@ -92,7 +101,12 @@ func (r *runner) settle(e *openEvent, made attempted) *begun {
 	defer r.mu.Unlock()
 	r.calls.give(r.ledger.inFlight)
 	r.ledger.settle(e, made.outcome, made.ended, &r.sub.rules)
-	if made.verdict != aborted {
+	switch made.verdict {
+	case aborted:
+	case postponed:
+		r.postpone(made)
+	default:
+		r.postponed = false
 		r.dirty.Store(true)
 	}
 	next := r.begin(made.ended)
@@ -101,4 +115,12 @@ func (r *runner) settle(e *openEvent, made attempted) *begun {
 		r.rouse()
 	}
 	return next
+}
+
+// postpone has no attempt begin for a while, after one that was postponed. mu is held.
+func (r *runner) postpone(made attempted) {
+	if !r.postponed {
+		r.logger.Info("Waiting for the controller to check what calls need", "cause", made.cause.Error())
+	}
+	r.postponed, r.postponedUntil = true, made.ended.Add(postponement)
 }

@@ -53,7 +53,9 @@ func TestMain(m *testing.M) {
 const patience = 30 * time.Second
 
 // toReceivers lets callbacks point to receivers of tests.
-var toReceivers = guard.Policy{AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AllowHTTP: true}
+var toReceivers = guard.Policies{Everywhere: guard.Policy{
+	AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AllowHTTP: true,
+}}
 
 // rig is a store, a namespace and a receiver that a dispatcher works with.
 type rig struct {
@@ -133,13 +135,30 @@ func (r *rig) subscribe(name string, edit func(*v1alpha1.WebhookSubscription)) *
 	g.Expect(client.IgnoreAlreadyExists(plane.Client.Create(r.t.Context(), secret))).To(Succeed())
 	g.Expect(plane.Client.Create(r.t.Context(), object)).To(Succeed())
 	g.Expect(r.store.OpenDelivery(r.t.Context(), keyOf(object))).To(Succeed())
-	object.Status.SetSecretVersion(secret.Name, secret.ResourceVersion)
-	meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{
-		Type:   v1alpha1.ConditionAccepted,
-		Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonValid,
-	})
-	g.Expect(plane.Client.Status().Update(r.t.Context(), object)).To(Succeed())
+	r.accept(object)
 	return object
+}
+
+// accept accepts the spec of a subscription, with its Secrets as they are now, as the controller
+// does.
+func (r *rig) accept(object *v1alpha1.WebhookSubscription) {
+	r.t.Helper()
+	g := NewWithT(r.t)
+	for _, name := range object.SecretNames() {
+		var secret corev1.Secret
+		g.Expect(client.IgnoreNotFound(plane.Client.Get(r.t.Context(), types.NamespacedName{Namespace: r.namespace, Name: name}, &secret))).To(Succeed())
+		object.Status.SetSecretVersion(name, secret.ResourceVersion)
+	}
+	r.check(object, metav1.ConditionTrue, v1alpha1.ReasonValid)
+}
+
+// check writes what the controller finds of the spec of a subscription.
+func (r *rig) check(object *v1alpha1.WebhookSubscription, status metav1.ConditionStatus, reason string) {
+	r.t.Helper()
+	meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionAccepted, Status: status, Reason: reason, ObservedGeneration: object.Generation,
+	})
+	NewWithT(r.t).Expect(plane.Client.Status().Update(r.t.Context(), object)).To(Succeed())
 }
 
 func keyOf(object *v1alpha1.WebhookSubscription) store.SubscriptionKey {
@@ -216,6 +235,7 @@ func (r *rig) suspend(object *v1alpha1.WebhookSubscription, suspend bool) {
 	patch := client.MergeFrom(object.DeepCopy())
 	object.Spec.Suspend = ptr.To(suspend)
 	NewWithT(r.t).Expect(plane.Client.Patch(r.t.Context(), object, patch)).To(Succeed())
+	r.accept(object)
 }
 
 type lockedBuffer struct {

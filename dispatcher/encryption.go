@@ -30,7 +30,7 @@ func newEncryption(secrets client.Reader) encryption {
 func (e *encryption) apply(ctx context.Context, s *subscription, carried payload) (payload, error) {
 	switch s.encryption {
 	case v1alpha1.EncryptionJWE:
-		key, err := e.jweKey.get(ctx, s.key.Namespace, s.encryptionKey)
+		key, err := e.jweKey.get(ctx, s, s.encryptionKey)
 		if err != nil {
 			return payload{}, err
 		}
@@ -38,7 +38,7 @@ func (e *encryption) apply(ctx context.Context, s *subscription, carried payload
 		carried.contentType = jwe.ContentType
 		return carried, err
 	case v1alpha1.EncryptionRC4:
-		key, err := e.rc4Key.get(ctx, s.key.Namespace, s.encryptionKey)
+		key, err := e.rc4Key.get(ctx, s, s.encryptionKey)
 		if err != nil {
 			return payload{}, err
 		}

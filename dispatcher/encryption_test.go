@@ -152,12 +152,12 @@ func TestJWEKeyProblems(t *testing.T) {
 		{name: "missing", key: "key"}: "read the encryption key",
 		{name: "short", key: "key"}:   "parse the encryption key",
 	} {
-		o, err := c.attempt(t.Context(), &subscription{
+		o, err := c.attempt(t.Context(), checked(t, &subscription{
 			key: store.SubscriptionKey{Namespace: signing.Namespace, Name: "crm"}, format: standard{},
 			url: receiver.URL(), method: http.MethodPost, timeout: patience,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionJWE, encryptionKey: place,
-		}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		}), call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureEncryption}))
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), Not(ContainSubstring(key)))))
 	}

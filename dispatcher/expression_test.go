@@ -4,8 +4,6 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -66,34 +64,6 @@ func TestSubscriptionsWithOneFilterAreEqual(t *testing.T) {
 	g.Expect(r.has(newSubscription(object))).To(BeTrue())
 	object.Spec.Filter = `event.type == "Delete"`
 	g.Expect(r.has(newSubscription(object))).To(BeFalse())
-}
-
-// A spec that changes is accepted until the controller has looked at it, and nobody's
-// event is set aside for a slip of the pen meanwhile.
-func TestBrokenExpressionWaitsForTheController(t *testing.T) {
-	for name, edit := range map[string]func(*v1alpha1.WebhookSubscriptionSpec){
-		"a filter": func(spec *v1alpha1.WebhookSubscriptionSpec) {
-			spec.Filter = `event.contact.standardFields.COUNTY == "DE"`
-		},
-		"a template": func(spec *v1alpha1.WebhookSubscriptionSpec) {
-			spec.Payload = v1alpha1.Payload{Format: v1alpha1.FormatTemplate, Template: `{`}
-		},
-	} {
-		g := NewWithT(t)
-		object := testkit.Subscription("marketing", "crm", "https://crm.example.com")
-		object.Generation = 1
-		meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{
-			Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonValid, ObservedGeneration: 1,
-		})
-		g.Expect(newSubscription(object).held).To(BeFalse(), name)
-		object.Generation = 2
-		object.Spec.App = "crm"
-		g.Expect(newSubscription(object).held).To(BeFalse(), "%s: the spec is as good as before", name)
-		edit(&object.Spec)
-		g.Expect(newSubscription(object).held).To(BeTrue(), name)
-		object.Status.Conditions[0].ObservedGeneration = 2
-		g.Expect(newSubscription(object).held).To(BeFalse(), "%s: another version of the controller knows better", name)
-	}
 }
 
 func TestFilterAndTemplateDeliver(t *testing.T) {

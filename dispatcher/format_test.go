@@ -158,11 +158,11 @@ func TestEventsThatAFormatDoesNotKnow(t *testing.T) {
 		"an operational event in Maileon": {maileon{}, operational},
 	} {
 		s.format = row.format
-		o, err := c.attempt(t.Context(), s, call{event: row.event})
+		o, err := c.attempt(t.Context(), checked(t, s), call{event: row.event})
 		g.Expect(o).To(Equal(outcome{verdict: unsendable, reason: v1alpha1.FailureRender}), name)
 		g.Expect(err).To(MatchError(errUnknownEvent))
 	}
 	g.Expect(receiver.Count()).To(BeZero())
-	o, err := c.attempt(t.Context(), s, call{event: aCall().event, test: true})
+	o, err := c.attempt(t.Context(), checked(t, s), call{event: aCall().event, test: true})
 	g.Expect(o.verdict).To(Equal(delivered), "%v", err)
 }

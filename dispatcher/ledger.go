@@ -186,7 +186,7 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
 		l.noteFailure(e, o, now)
 		e.dueAt = now.Add(rules.intervals[0])
 		l.again(e)
-	case aborted:
+	case postponed, aborted:
 		l.again(e)
 	}
 	if wasWell && !l.health.FailingSince.IsZero() && l.life.Deactivation == nil {

@@ -54,6 +54,7 @@ func newMailDelivery(list contact.ListKey) *subscription {
 type mailer struct {
 	clock     clock.PassiveClock
 	lists     client.Reader
+	checked   *trusted[*v1alpha1.ContactList]
 	store     Store
 	from      *mail.Address
 	publicURL *url.URL
@@ -62,9 +63,9 @@ type mailer struct {
 
 // newMailer returns the mailer of one list. connections holds a value for each
 // connection that is in use.
-func newMailer(options *Options, connections chan struct{}) *mailer {
+func newMailer(options *Options, checked *trusted[*v1alpha1.ContactList], connections chan struct{}) *mailer {
 	return &mailer{
-		clock: options.Clock, lists: options.Objects, store: options.Store,
+		clock: options.Clock, lists: options.Objects, checked: checked, store: options.Store,
 		from: options.Mail.From, publicURL: options.Mail.PublicURL,
 		transport: newTransport(options, connections),
 	}
@@ -111,15 +112,11 @@ type optInRequest struct {
 // look returns what the mail is to be about, or nil and an outcome when none is
 // to be sent now.
 func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest, outcome, error) {
-	var list v1alpha1.ContactList
-	err := m.lists.Get(ctx, types.NamespacedName{Namespace: event.List.Namespace, Name: event.List.Name}, &list)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, outcome{verdict: failed, reason: mailListNotFound}, errors.New("the list is gone")
-	case err != nil:
-		return nil, ofInterruption(ctx), fmt.Errorf("read the list: %w", err)
+	list, current, o, err := m.list(ctx, event.List)
+	if list == nil {
+		return nil, o, err
 	}
-	current, err := m.store.FindContactByID(ctx, event.List, event.Contact.ID)
+	stored, err := m.store.FindContactByID(ctx, event.List, event.Contact.ID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact is gone")
@@ -128,16 +125,41 @@ func (m *mailer) look(ctx context.Context, event *contact.Event) (*optInRequest,
 	}
 	optIn := event.Contact.OptIn
 	switch {
-	case optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&current):
+	case optIn == nil || (contact.Confirmation{RequestedAt: optIn.RequestedAt}).Used(&stored):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("the contact has confirmed meanwhile")
-	case current.OptIn != nil && current.OptIn.RequestedAt.After(optIn.RequestedAt):
+	case stored.OptIn != nil && stored.OptIn.RequestedAt.After(optIn.RequestedAt):
 		return nil, outcome{verdict: givenUp, reason: mailObsolete}, errors.New("a later mail was asked for meanwhile")
 	}
 	mailing := list.Mailing(optIn.Mailing)
+	if mailing == nil && !current { // it may be in the newest spec
+		return nil, outcome{verdict: postponed}, fmt.Errorf("read the mailing: %w", errListNotChecked)
+	}
 	if mailing == nil { // it was there when the mail was asked for
 		mailing = list.Mailing("")
 	}
-	return &optInRequest{event: event, contact: &current, list: &list, mailing: mailing, now: m.clock.Now()}, outcome{}, nil
+	return &optInRequest{event: event, contact: &stored, list: list, mailing: mailing, now: m.clock.Now()}, outcome{}, nil
+}
+
+// errListNotChecked is the error of a list whose spec is too new.
+var errListNotChecked = errors.New("the controller has not checked the list's spec")
+
+// list returns the newest version of a list that the controller has checked, and whether that is
+// the list as it is now; nil and an outcome when there is none.
+func (m *mailer) list(ctx context.Context, key contact.ListKey) (checked *v1alpha1.ContactList, current bool, o outcome, err error) {
+	list := &v1alpha1.ContactList{}
+	err = m.lists.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, list)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, false, outcome{verdict: failed, reason: mailListNotFound}, errors.New("the list is gone")
+	case err != nil:
+		return nil, false, ofInterruption(ctx), fmt.Errorf("read the list: %w", err)
+	case isCheckedList(list):
+		return list, true, outcome{}, nil
+	}
+	if checked, has := m.checked.last(list); has {
+		return checked, false, outcome{}, nil
+	}
+	return nil, false, outcome{verdict: postponed}, fmt.Errorf("read the list: %w", errListNotChecked)
 }
 
 // ofInterruption is the outcome of something that could not be read.

@@ -45,6 +45,14 @@ func (r *rig) declareList(name string, edit func(*v1alpha1.ContactList)) {
 		edit(list)
 	}
 	NewWithT(r.t).Expect(plane.Client.Create(r.t.Context(), list)).To(Succeed())
+	r.checkList(list)
+}
+
+// checkList notes that the controller has checked a list's spec.
+func (r *rig) checkList(list *v1alpha1.ContactList) {
+	r.t.Helper()
+	list.Status.ObservedGeneration = list.Generation
+	NewWithT(r.t).Expect(plane.Client.Status().Update(r.t.Context(), list)).To(Succeed())
 }
 
 // optInTo stores an opt-in request to another list.

@@ -162,12 +162,12 @@ func TestEncryptionKeyProblems(t *testing.T) {
 		{name: "broken", key: "key"}:    "parse the encryption key",
 		{name: "broken", key: "absent"}: "it has 0 bytes",
 	} {
-		o, err := c.attempt(t.Context(), &subscription{
+		o, err := c.attempt(t.Context(), checked(t, &subscription{
 			key: store.SubscriptionKey{Namespace: signing.Namespace, Name: "crm"}, format: mailUp{parameters: mailUpParameters("e", "[Email]")},
 			url: receiver.URL(), method: http.MethodPost, timeout: patience,
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 			encryption:    v1alpha1.EncryptionRC4, encryptionKey: place,
-		}, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		}), call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureEncryption}))
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), ContainSubstring(signing.Namespace+"/"+place.name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(encryptionKeyText))
@@ -198,6 +198,7 @@ func TestMailUpReceiverOfAnotherHand(t *testing.T) {
 				crm := r.subscribeMailUp("crm", method, secret)
 				crm.Spec.Callback.URL = p.url + "/callback.aspx"
 				g.Expect(plane.Client.Update(t.Context(), crm)).To(Succeed())
+				r.accept(crm)
 				r.run()
 				r.post("ada@example.com")
 				r.post("ada@example.com")

@@ -79,6 +79,7 @@ func TestNoticeArrives(t *testing.T) {
 	r.run()
 	crm.Spec.App = "crm" // something that happens after the start
 	g.Expect(plane.Client.Update(t.Context(), crm)).To(Succeed())
+	r.accept(crm)
 	r.post("grace@example.com")
 	g.Eventually(r.delivery(crm), patience).Should(HaveField("Life.Owed.Events", int64(1)))
 	g.Expect(server.Count()).To(Equal(2), "a restart sends none twice")

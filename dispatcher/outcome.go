@@ -37,6 +37,9 @@ const (
 	// hindered: the call could not be made for a reason on our side. The event is
 	// tried again, and uses up no retry.
 	hindered
+	// postponed: the call could not be made, because the controller has not checked what it needs.
+	// The event is tried again soon, and nothing is counted.
+	postponed
 	// aborted: this process gave up for reasons of its own, so the attempt
 	// says nothing about the callback.
 	aborted
@@ -59,6 +62,7 @@ type outcome struct {
 const (
 	outcomeDelivered = "Delivered"
 	outcomeAborted   = "Aborted"
+	outcomePostponed = "Postponed"
 )
 
 // label names the outcome in logs and metrics.
@@ -68,6 +72,8 @@ func (o outcome) label() string {
 		return outcomeDelivered
 	case aborted:
 		return outcomeAborted
+	case postponed:
+		return outcomePostponed
 	default:
 		return string(o.reason)
 	}

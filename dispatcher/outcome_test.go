@@ -344,7 +344,7 @@ func TestSigningSecretProblems(t *testing.T) {
 			signingSecret: secretPlace{name: name, key: signature.SecretKey},
 		}
 		e := call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}}
-		o, err := c.attempt(t.Context(), s, e)
+		o, err := c.attempt(t.Context(), checked(t, s), e)
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureSigning}), name)
 		g.Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("%s/%s", namespace, name))))
 		g.Expect(err.Error()).NotTo(ContainSubstring(known))

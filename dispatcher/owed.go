@@ -19,7 +19,7 @@ func (r *runner) wantsOwed() bool {
 
 func (r *runner) wantsOwedPage() bool {
 	owed := &r.ledger.life.Owed
-	return r.ledger.replayRoom() >= minReplayRoom && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
+	return !r.sub.unproven && r.ledger.replayRoom() >= minReplayRoom && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
 }
 
 // replayOwed takes pages of what is owed, while there is room.

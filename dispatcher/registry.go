@@ -33,9 +33,12 @@ type registry struct {
 	tail    *tail
 	calls   *sharedCalls
 	lists   *listBook
-	members *membership
-	metrics *metrics
-	recent  *recentAttempts
+	// accepted and checkedLists are the specs that may be acted on.
+	accepted     trusted[*v1alpha1.WebhookSubscription]
+	checkedLists trusted[*v1alpha1.ContactList]
+	members      *membership
+	metrics      *metrics
+	recent       *recentAttempts
 	// checkpoint asks for a checkpoint now.
 	checkpoint func()
 	// connections are those to the mail server that are in use.
@@ -89,8 +92,8 @@ func (g *registry) watch(ctx context.Context) error {
 	}
 	return g.handle(ctx, &v1alpha1.WebhookSubscription{}, toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    g.noteSubscription,
-		UpdateFunc: func(_, object any) { g.enqueue(object) },
-		DeleteFunc: g.enqueue,
+		UpdateFunc: func(_, object any) { g.noteUpdate(object) },
+		DeleteFunc: g.forgetSubscription,
 	})
 }
 
@@ -114,6 +117,9 @@ func (g *registry) noteList(object any) {
 	list := object.(*v1alpha1.ContactList)
 	key := contact.ListKey{Namespace: list.Namespace, Name: list.Name}
 	g.lists.set(key, newListNumbers(list))
+	if isCheckedList(list) {
+		g.checkedLists.note(list)
+	}
 	g.enqueueMails(key)
 }
 
@@ -121,6 +127,7 @@ func (g *registry) forgetList(object any) {
 	if name, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
 		key := contact.ListKey{Namespace: name.Namespace, Name: name.Name}
 		g.lists.set(key, nil)
+		g.checkedLists.forget(types.NamespacedName{Namespace: name.Namespace, Name: name.Name})
 		g.enqueueMails(key)
 	}
 }
@@ -140,8 +147,23 @@ func (g *registry) enqueueNotices(namespace string) {
 // noteSubscription follows one that is new to this process, and the notices of its
 // namespace, of which there may be some.
 func (g *registry) noteSubscription(object any) {
-	g.enqueue(object)
+	g.noteUpdate(object)
 	g.enqueueNotices(object.(*v1alpha1.WebhookSubscription).Namespace)
+}
+
+// noteUpdate keeps an object if it is accepted, and has it followed.
+func (g *registry) noteUpdate(object any) {
+	if subscription := object.(*v1alpha1.WebhookSubscription); isAccepted(subscription) {
+		g.accepted.note(subscription)
+	}
+	g.enqueue(object)
+}
+
+func (g *registry) forgetSubscription(object any) {
+	if name, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
+		g.accepted.forget(types.NamespacedName{Namespace: name.Namespace, Name: name.Name})
+	}
+	g.enqueue(object)
 }
 
 func (g *registry) enqueue(object any) {
@@ -249,7 +271,9 @@ func (g *registry) look(ctx context.Context, key store.SubscriptionKey) (*subscr
 	case !object.GetDeletionTimestamp().IsZero():
 		return nil, nil
 	}
-	return newSubscription(object.(*v1alpha1.WebhookSubscription)), nil
+	current := object.(*v1alpha1.WebhookSubscription)
+	accepted, _ := g.accepted.last(current)
+	return newTrusted(current, accepted), nil
 }
 
 // want notes whether there is something to be delivered from a row. It is not

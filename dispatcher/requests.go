@@ -63,16 +63,17 @@ func (r *runner) wantsAnswer() bool {
 	return false
 }
 
-// canAnswer: a reactivation waits until all events are seen that belong to the
-// buffer, a replay until the one before it is through. mu is held.
+// canAnswer reports whether a request can be answered now. A reactivation waits until all events
+// are seen that belong to the buffer, and a replay until the one before it has ended. A test waits
+// until the controller has checked the newest spec, so that it tries that one. mu is held.
 func (r *runner) canAnswer(request store.Request) bool {
 	switch request.Type {
 	case v1alpha1.RequestReactivate, store.RequestReactivateByLink:
 		return r.live || r.ledger.life.Deactivation == nil
 	case v1alpha1.RequestTest:
-		return r.testing != request.Value && r.life.lasts()
+		return r.testing != request.Value && r.life.lasts() && !r.sub.unchecked && !r.clock.Now().Before(r.postponedUntil)
 	default:
-		return !r.ledger.life.Replay.Running()
+		return !r.sub.unproven && !r.ledger.life.Replay.Running()
 	}
 }
 
@@ -145,18 +146,34 @@ func (r *runner) reactivate(request store.Request) {
 	})
 }
 
-// test makes one call with an event that is made for it, whatever the state of
-// the subscription. It says nothing about the callback's health.
+// test makes one call with an event that is made for it, unless the controller has refused the
+// spec. It says nothing about the callback's health.
 func (r *runner) test(ctx context.Context, request store.Request) {
-	r.mu.Lock()
-	r.testing = request.Value
-	s := r.sub
-	r.mu.Unlock()
+	s := r.beginTest(request)
+	if s == nil {
+		return
+	}
 	r.attempts.Go(func() {
 		began := r.clock.Now()
 		made := r.attempt(ctx, s, call{event: testEvent(s, began), number: 1, test: true})
 		r.endTest(request, made, made.ended.Sub(began))
 	})
+}
+
+// beginTest returns the subscription that is tried, or nil.
+func (r *runner) beginTest(request store.Request) *subscription {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.requests[request.Type] != request || r.sub.unchecked:
+		return nil // another test took its place, or the spec has changed
+	case !r.sub.accepted:
+		r.ledger.answer(request, r.clock.Now(), v1alpha1.RequestRefused, "The spec can't be used: see the condition Accepted.")
+		r.finish(request)
+		return nil
+	}
+	r.testing = request.Value
+	return r.sub
 }
 
 // endTest answers a test, unless another one took its place meanwhile.
@@ -166,7 +183,11 @@ func (r *runner) endTest(request store.Request, made attempted, took time.Durati
 	if r.testing == request.Value {
 		r.testing = ""
 	}
-	if made.verdict == aborted || r.requests[request.Type] != request {
+	if made.verdict == postponed {
+		r.postpone(made)
+		r.rouse()
+	}
+	if made.verdict == aborted || made.verdict == postponed || r.requests[request.Type] != request {
 		return
 	}
 	result, message := describeTest(made.outcome, took)

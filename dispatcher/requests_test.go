@@ -7,6 +7,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -215,7 +216,10 @@ func TestForgottenWhileDeactivated(t *testing.T) {
 // A test that takes the place of one that is under way is made once.
 func TestTestInPlaceOfAnother(t *testing.T) {
 	g := NewWithT(t)
-	r := &runner{life: newLife(time.Now()), wake: make(chan struct{}, 1), ledger: perContact(), requests: map[store.RequestType]store.Request{}}
+	r := &runner{
+		life: newLife(time.Now()), wake: make(chan struct{}, 1), ledger: perContact(), clock: clock.RealClock{},
+		sub: &subscription{accepted: true}, requests: map[store.RequestType]store.Request{},
+	}
 	first := store.Request{Type: v1alpha1.RequestTest, Value: "1"}
 	second := store.Request{Type: v1alpha1.RequestTest, Value: "2"}
 	r.ask(first)

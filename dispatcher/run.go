@@ -33,7 +33,7 @@ type Options struct {
 	// Mail is how opt-in mails are sent.
 	Mail MailOptions
 	// Guard says where callbacks may point.
-	Guard guard.Policy
+	Guard guard.Policies
 	// EgressProxy is the HTTP proxy that callbacks are called through; nil calls
 	// them directly. Proxies that the environment names are not used.
 	EgressProxy *url.URL

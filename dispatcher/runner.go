@@ -106,6 +106,9 @@ type runner struct {
 	// but can be looked at without. written is the cursor that was written.
 	dirty   atomic.Bool
 	written int64
+	// postponed: the last attempt that ended was postponed. None begins before postponedUntil.
+	postponed      bool
+	postponedUntil time.Time
 	// toldFailing and toldDeactivated are what was last logged of the health.
 	toldFailing, toldDeactivated bool
 }
@@ -203,6 +206,7 @@ func (r *runner) update(s *subscription) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.sub = s
+		r.postponedUntil = time.Time{}
 		r.ledger.setOrdering(s.ordering)
 		r.dirty.Store(true)               // when it will be deactivated depends on what the spec says
 		r.lag = lag{events: r.lag.events} // until it is counted
@@ -260,7 +264,9 @@ func (r *runner) forget(event *contact.Event) {
 
 // takesEvents tells whether events are taken from the log. Those of a callback
 // that was deactivated are counted, held or not. mu is held.
-func (r *runner) takesEvents() bool { return !r.sub.held || r.ledger.life.Deactivation != nil }
+func (r *runner) takesEvents() bool {
+	return !r.sub.unproven && (!r.sub.held || r.ledger.life.Deactivation != nil)
+}
 
 // goLive makes the runner live if it has seen all up to this position and can
 // take more.
@@ -305,6 +311,9 @@ func (r *runner) start(ctx context.Context) time.Time {
 		}
 	} else if !r.calls.left(r.ledger.inFlight) { // nobody tells when others give theirs back
 		next = now.Add(sharedCallRetry)
+	}
+	if now.Before(r.postponedUntil) {
+		next = r.postponedUntil
 	}
 	if recount := now.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {
 		next = recount

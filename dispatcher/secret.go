@@ -2,13 +2,17 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"postbus.dev/postbus/internal/secretowner"
 )
 
 const (
@@ -49,13 +53,22 @@ type secretPlace struct {
 	// name is that of a Secret in the subscription's namespace, key its data key
 	// where one is needed.
 	name, key string
-	// version is the Secret's resourceVersion that the controller last saw.
+	// version is the Secret's resourceVersion that the controller checked; empty when it found
+	// none that is good.
 	version string
 }
 
-// keptSecret is a secret value of a subscription, parsed, or several of one kind. A
-// value is read when it is first needed, and again when the controller has seen its
-// Secret change: the dispatcher may get Secrets, not list or watch them.
+// errNotChecked is the error of a Secret that is not there in the version that the controller
+// checked. The controller is about to check it, and to say in status what it found.
+var errNotChecked = errors.New("the controller has not checked this version of it")
+
+// errOtherOwner is the error of a Secret that was generated for another object of Postbus.
+var errOtherOwner = errors.New("it was generated for another object")
+
+// keptSecret is a secret value of a subscription, parsed, or several of one kind. A value is used
+// only in the version of its Secret that the controller checked. It is read when it is first
+// needed, and again when status names another version: the dispatcher may get Secrets, not list or
+// watch them.
 type keptSecret[T any] struct {
 	// title is what errors call it.
 	title  string
@@ -64,6 +77,9 @@ type keptSecret[T any] struct {
 	// errors that don't show a value.
 	parse func(data map[string][]byte, key string) (T, error)
 
+	// reads lets attempts that need the same value share one read of the API server.
+	reads singleflight.Group
+	// mu guards kept. It is never held while the API server is asked.
 	mu sync.Mutex
 	// kept has the values by the Secret's name and data key.
 	kept map[secretPlace]keptValue[T]
@@ -78,27 +94,78 @@ type keptValue[T any] struct {
 // it had before.
 const maxKept = 32
 
-// get returns what is kept in a place.
-func (k *keptSecret[T]) get(ctx context.Context, namespace string, place secretPlace) (value T, err error) {
+// errReaderLeft is the error of a shared read that ended because the attempt that began it ended.
+var errReaderLeft = errors.New("the attempt that read it has ended")
+
+// get returns what is kept in a place. The error wraps errNotChecked where the Secret is not there
+// in the version that status names, or status names none.
+func (k *keptSecret[T]) get(ctx context.Context, s *subscription, place secretPlace) (value T, err error) {
+	if known, has := k.lookup(place); has {
+		return known, nil
+	}
+	return k.share(ctx, s, place)
+}
+
+// share reads a value, together with the other attempts that need it now.
+func (k *keptSecret[T]) share(ctx context.Context, s *subscription, place secretPlace) (value T, err error) {
+	name := types.NamespacedName{Namespace: s.key.Namespace, Name: place.name}
+	if place.version == "" {
+		return value, fmt.Errorf("read the %s %s: %w", k.title, name, errNotChecked)
+	}
+	for {
+		read := k.reads.DoChan(place.name+" "+place.key+" "+place.version, func() (any, error) {
+			read, err := k.read(ctx, name, s.uid, place)
+			if err != nil && ctx.Err() != nil {
+				return nil, errReaderLeft
+			}
+			return read, err
+		})
+		select {
+		case <-ctx.Done():
+			return value, ctx.Err()
+		case result := <-read:
+			switch {
+			case result.Err == nil:
+				return result.Val.(T), nil
+			case !errors.Is(result.Err, errReaderLeft):
+				return value, result.Err
+			case ctx.Err() != nil:
+				return value, ctx.Err()
+			}
+		}
+	}
+}
+
+// lookup returns the kept value of a place, if it is of the version that is wanted.
+func (k *keptSecret[T]) lookup(place secretPlace) (value T, has bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	named := secretPlace{name: place.name, key: place.key}
-	if known, has := k.kept[named]; has && known.version == place.version {
-		return known.value, nil
-	}
+	known, has := k.kept[secretPlace{name: place.name, key: place.key}]
+	return known.value, has && place.version != "" && known.version == place.version
+}
+
+// read reads a value from the API server, and keeps it.
+func (k *keptSecret[T]) read(ctx context.Context, name types.NamespacedName, uid types.UID, place secretPlace) (value T, err error) {
 	var object corev1.Secret
-	name := types.NamespacedName{Namespace: namespace, Name: place.name}
 	if err := k.reader.Get(ctx, name, &object); err != nil {
 		return value, fmt.Errorf("read the %s %s: %w", k.title, name, err)
+	}
+	if secretowner.Other(&object, uid) != nil {
+		return value, fmt.Errorf("read the %s %s: %w", k.title, name, errOtherOwner)
+	}
+	if object.ResourceVersion != place.version {
+		return value, fmt.Errorf("read the %s %s: %w", k.title, name, errNotChecked)
 	}
 	value, err = k.parse(object.Data, place.key)
 	if err != nil {
 		return value, fmt.Errorf("parse the %s %s: %w", k.title, name, err)
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.kept == nil || len(k.kept) >= maxKept {
 		k.kept = map[secretPlace]keptValue[T]{}
 	}
-	k.kept[named] = keptValue[T]{version: place.version, value: value}
+	k.kept[secretPlace{name: place.name, key: place.key}] = keptValue[T]{version: place.version, value: value}
 	return value, nil
 }
 

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,4 +49,35 @@ func TestSecretsAreReadByTurns(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	g.Expect(reader.Get(ended, client.ObjectKeyFromObject(secret), &corev1.Secret{})).To(MatchError(context.Canceled))
+}
+
+// checked returns a subscription of a test as if the controller had just checked its Secrets: each
+// place names the version that the API server has. The first attempt reads them.
+func checked(t *testing.T, s *subscription) *subscription {
+	t.Helper()
+	same := *s
+	version := func(place *secretPlace) {
+		var secret corev1.Secret
+		err := plane.Client.Get(t.Context(), client.ObjectKey{Namespace: s.key.Namespace, Name: place.name}, &secret)
+		if place.version = secret.ResourceVersion; err != nil { // it was deleted since
+			place.version = "1"
+		}
+	}
+	for _, place := range []*secretPlace{&same.signingSecret, &same.urlSecret, &same.encryptionKey, &same.tls.ca, &same.tls.clientCert} {
+		if place.name != "" {
+			version(place)
+		}
+	}
+	same.headers = slices.Clone(s.headers)
+	for i := range same.headers {
+		if same.headers[i].secret.name != "" {
+			version(&same.headers[i].secret)
+		}
+	}
+	if s.grant != nil {
+		grant := *s.grant
+		version(&grant.client)
+		same.grant = &grant
+	}
+	return &same
 }

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -29,10 +30,15 @@ var defaultIntervals = []time.Duration{5 * time.Minute, 5 * time.Minute, 5 * tim
 // opt-in mails have one too, of fewer fields. It is never changed, only replaced.
 type subscription struct {
 	key store.SubscriptionKey
-	// accepted: the controller has accepted the spec. held: nothing is sent, events
-	// wait.
+	// uid is the WebhookSubscription's.
+	uid types.UID
+	// accepted: the controller has accepted this spec, and has refused none since. held: nothing is
+	// sent, events wait.
 	accepted, held bool
-	filter         store.Filter
+	// unchecked: the object has a newer spec than the controller has checked. unproven: this spec is
+	// not known to have been accepted, so no event is taken by it.
+	unchecked, unproven bool
+	filter              store.Filter
 	// chosen is spec.filter.
 	chosen chosen
 	// format is nil for mails, which are not made from the event alone.
@@ -67,12 +73,14 @@ type header struct {
 	secret secretPlace
 }
 
+// newSubscription returns what an object's spec says, which the controller has accepted.
 func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	spec := &object.Spec
 	s := &subscription{
 		key:      store.SubscriptionKey{Namespace: object.Namespace, Name: object.Name},
-		accepted: isAccepted(object),
-		held:     isHeld(object),
+		uid:      object.UID,
+		accepted: true,
+		held:     isSuspended(object),
 		filter: store.Filter{
 			Namespace: object.Namespace, Lists: spec.Lists,
 			Types: spec.Events, Sources: spec.Sources,
@@ -116,7 +124,26 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	}
 	// A replay leaves half of the calls that may be under way to live events.
 	s.rules.maxReplayed = max(1, s.maxInFlight/2)
-	s.held = s.held || s.isBroken() && !isChecked(object)
+	return s
+}
+
+// newTrusted returns what may be done for an object. accepted is the last version of the object
+// that the controller accepted, as far as this process has seen; nil when it has seen none. Until
+// the controller has checked a newer spec, the accepted one stays in force. To suspend is always
+// safe, so that takes effect at once. After a refusal nothing is sent until a spec is accepted.
+func newTrusted(object, accepted *v1alpha1.WebhookSubscription) *subscription {
+	switch {
+	case isAccepted(object):
+		return newSubscription(object)
+	case accepted == nil || accepted.UID != object.UID:
+		s := newSubscription(object)
+		s.accepted, s.held, s.unproven, s.unchecked = false, true, true, !isChecked(object)
+		return s
+	}
+	s := newSubscription(accepted)
+	s.unchecked = !isChecked(object)
+	s.accepted = meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
+	s.held = s.held || !s.accepted || isSuspended(object)
 	return s
 }
 
@@ -149,28 +176,20 @@ func placeOf(object *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReferen
 	return secretPlace{name: ref.Name, key: ref.Key, version: object.Status.SecretVersion(ref.Name)}
 }
 
-// isHeld: somebody suspended it, or the controller has not accepted it.
-func isHeld(object *v1alpha1.WebhookSubscription) bool {
-	suspended := object.Spec.Suspend != nil && *object.Spec.Suspend
-	return suspended || !isAccepted(object)
+func isSuspended(object *v1alpha1.WebhookSubscription) bool {
+	return object.Spec.Suspend != nil && *object.Spec.Suspend
 }
 
+// isAccepted reports whether the controller has accepted the object's spec as it is now.
 func isAccepted(object *v1alpha1.WebhookSubscription) bool {
-	return meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
+	return isChecked(object) && meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionAccepted)
 }
 
-// isChecked tells whether the controller has looked at this spec, be it that it has
-// accepted it or not.
+// isChecked reports whether the controller has checked the object's spec as it is now, and accepted
+// or refused it.
 func isChecked(object *v1alpha1.WebhookSubscription) bool {
 	accepted := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionAccepted)
 	return accepted != nil && accepted.ObservedGeneration == object.Generation
-}
-
-// isBroken tells whether an expression of the spec can't be used. Until the controller
-// says so events wait: they are not to be set aside for what it will not accept.
-func (s *subscription) isBroken() bool {
-	made, is := s.format.(template)
-	return s.chosen.broken != nil || is && made.broken != nil
 }
 
 func durations(values []metav1.Duration) []time.Duration {

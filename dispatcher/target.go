@@ -12,7 +12,7 @@ import (
 func (c *caller) target(ctx context.Context, s *subscription) (address string, set http.Header, err error) {
 	address = s.url
 	if address == "" {
-		if address, err = c.url.get(ctx, s.key.Namespace, s.urlSecret); err != nil {
+		if address, err = c.url.get(ctx, s, s.urlSecret); err != nil {
 			return "", nil, err
 		}
 	}
@@ -20,7 +20,7 @@ func (c *caller) target(ctx context.Context, s *subscription) (address string, s
 	for _, header := range s.headers {
 		value := header.value
 		if header.secret.name != "" {
-			if value, err = c.headerValues.get(ctx, s.key.Namespace, header.secret); err != nil {
+			if value, err = c.headerValues.get(ctx, s, header.secret); err != nil {
 				return "", nil, err
 			}
 		}

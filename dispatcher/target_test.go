@@ -156,7 +156,7 @@ func TestSecretsOfTheCallbackThatCantBeRead(t *testing.T) {
 			signingSecret: secretPlace{name: signing.Name, key: signature.SecretKey},
 		}
 		edit(s)
-		o, err := c.attempt(t.Context(), s, call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
+		o, err := c.attempt(t.Context(), checked(t, s), call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureSecret}), why)
 		g.Expect(err).To(MatchError(And(ContainSubstring(why), Not(ContainSubstring(secretValue)))))
 	}

@@ -35,6 +35,7 @@ type clients struct {
 	ca         keptSecret[*x509.CertPool]
 	clientCert keptSecret[tls.Certificate]
 
+	// mu guards what follows. It is never held while a Secret is read.
 	mu sync.Mutex
 	// usual and own are made when a call needs them first: of thousands of
 	// subscriptions many are hardly ever called.
@@ -59,9 +60,11 @@ func usualTLS(options *Options) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: options.RootCAs}
 }
 
-func newClient(options *Options, settings *tls.Config) *http.Client {
+// newClient returns a client for the calls of one subscription, which reaches what its namespace
+// may call.
+func newClient(options *Options, s *subscription, settings *tls.Config) *http.Client {
 	return &http.Client{
-		Transport: newCallTransport(options, settings),
+		Transport: newCallTransport(options, s.key.Namespace, settings),
 		// A redirect is an answer like any other, and not success.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -69,37 +72,49 @@ func newClient(options *Options, settings *tls.Config) *http.Client {
 
 // of returns what calls of a subscription are made by.
 func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.own != nil && c.places == s.tls {
-		return c.own, nil
-	}
-	if s.tls.ca.name == "" && s.tls.clientCert.name == "" {
-		if c.usual == nil {
-			c.usual = newClient(c.options, usualTLS(c.options))
-		}
-		return c.usual, nil
+	if client := c.ready(s); client != nil {
+		return client, nil
 	}
 	settings := usualTLS(c.options)
 	if s.tls.ca.name != "" {
-		pool, err := c.ca.get(ctx, s.key.Namespace, s.tls.ca)
+		pool, err := c.ca.get(ctx, s, s.tls.ca)
 		if err != nil {
 			return nil, err
 		}
 		settings.RootCAs = pool
 	}
 	if s.tls.clientCert.name != "" {
-		pair, err := c.clientCert.get(ctx, s.key.Namespace, s.tls.clientCert)
+		pair, err := c.clientCert.get(ctx, s, s.tls.clientCert)
 		if err != nil {
 			return nil, err
 		}
 		settings.Certificates = []tls.Certificate{pair}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own != nil && c.places == s.tls { // another attempt was faster
+		return c.own, nil
+	}
 	if c.own != nil {
 		c.own.CloseIdleConnections()
 	}
-	c.own, c.places = newClient(c.options, settings), s.tls
+	c.own, c.places = newClient(c.options, s, settings), s.tls
 	return c.own, nil
+}
+
+// ready returns the client of a subscription that needs no Secret to be read, or nil.
+func (c *clients) ready(s *subscription) *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.own != nil && c.places == s.tls:
+		return c.own
+	case s.tls.ca.name != "" || s.tls.clientCert.name != "":
+		return nil
+	case c.usual == nil:
+		c.usual = newClient(c.options, s, usualTLS(c.options))
+	}
+	return c.usual
 }
 
 // close frees the connections that are not in use.

@@ -171,7 +171,7 @@ func TestWhomTLSTrusts(t *testing.T) {
 			receiver := newMutual(t, row.shows, ours)
 			c, s := callerOf(t, Options{Guard: toReceivers, RootCAs: usual.Pool()}, receiver.url, secrets)
 			s.tls = row.places
-			o, err := c.attempt(t.Context(), s, aCall())
+			o, err := c.attempt(t.Context(), checked(t, s), aCall())
 			g.Expect(o).To(Equal(row.want), "%v", err)
 			if err != nil {
 				g.Expect(err.Error()).NotTo(ContainSubstring(secretValue))

@@ -40,6 +40,11 @@ func newGrant(object *v1alpha1.WebhookSubscription) *grant {
 	}
 }
 
+// asks reports whether tokens of this grant are those that another one asks for.
+func (g *grant) asks(other *grant) bool {
+	return g != nil && g.tokenURL == other.tokenURL && slices.Equal(g.scopes, other.scopes)
+}
+
 // credentials are those of an OAuth2 client.
 type credentials struct{ id, secret string }
 
@@ -78,11 +83,11 @@ func (t *tokens) get(ctx context.Context, s *subscription, by *http.Client, reje
 	case <-ctx.Done():
 		return nil, &tokenError{ctx.Err()} // whoever has the turn waits for the endpoint
 	}
-	client, err := t.client.get(ctx, s.key.Namespace, s.grant.client)
+	client, err := t.client.get(ctx, s, s.grant.client)
 	if err != nil {
 		return nil, err
 	}
-	if t.of != s.grant || t.with != client {
+	if !t.of.asks(s.grant) || t.with != client {
 		t.of, t.with, t.token = s.grant, client, nil
 		t.config = &clientcredentials.Config{
 			ClientID: client.id, ClientSecret: client.secret, TokenURL: s.grant.tokenURL, Scopes: slices.Clone(s.grant.scopes),

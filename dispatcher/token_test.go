@@ -73,7 +73,7 @@ func TestTokenIsKeptUntilItExpires(t *testing.T) {
 	c.tokens.clock = now
 	s.grant = grantAt(e.receiver.URL() + "/token")
 	attempt := func() {
-		o, err := c.attempt(t.Context(), s, aCall())
+		o, err := c.attempt(t.Context(), checked(t, s), aCall())
 		g.Expect(o.verdict).To(Equal(delivered), "%v", err)
 	}
 	var together sync.WaitGroup
@@ -112,11 +112,11 @@ func TestTokenThatIsRejected(t *testing.T) {
 		})
 	}
 	only("token-1")
-	o, _ := c.attempt(t.Context(), s, aCall())
+	o, _ := c.attempt(t.Context(), checked(t, s), aCall())
 	g.Expect(o).To(Equal(outcome{verdict: delivered, status: 200}))
 
 	only("token-2")
-	o, _ = c.attempt(t.Context(), s, aCall())
+	o, _ = c.attempt(t.Context(), checked(t, s), aCall())
 	g.Expect(o).To(Equal(outcome{verdict: delivered, status: 200}), "it was revoked")
 	g.Expect(authorizations(receiver)).To(Equal([]string{"Bearer token-1", "Bearer token-1", "Bearer token-2"}))
 	calls := receiver.Calls()
@@ -124,7 +124,7 @@ func TestTokenThatIsRejected(t *testing.T) {
 	g.Expect(calls[2].Header.Get(signature.HeaderID)).To(Equal("evt_1"))
 
 	only("none")
-	o, _ = c.attempt(t.Context(), s, aCall())
+	o, _ = c.attempt(t.Context(), checked(t, s), aCall())
 	g.Expect(o).To(Equal(outcome{verdict: failed, reason: v1alpha1.FailureHTTPStatus, status: http.StatusUnauthorized}))
 	g.Expect(e.receiver.Count()).To(Equal(3), "once")
 	g.Expect(receiver.Count()).To(Equal(5))
@@ -167,7 +167,7 @@ func TestTokenErrors(t *testing.T) {
 			if row.says == "context deadline exceeded" {
 				s.timeout = 300 * time.Millisecond
 			}
-			o, err := c.attempt(t.Context(), s, aCall())
+			o, err := c.attempt(t.Context(), checked(t, s), aCall())
 			g.Expect(o).To(Equal(because(v1alpha1.FailureToken)))
 			g.Expect(err).To(MatchError(And(ContainSubstring(row.says), Not(ContainSubstring(secretValue)))))
 			g.Expect(receiver.Count()).To(BeZero())
@@ -190,7 +190,7 @@ func TestTokenByForm(t *testing.T) {
 	c, s := callerOf(t, Options{Guard: toReceivers}, receiver.URL(), oauthClient)
 	s.grant = grantAt(endpoint.URL())
 	for range 2 {
-		o, err := c.attempt(t.Context(), s, aCall())
+		o, err := c.attempt(t.Context(), checked(t, s), aCall())
 		g.Expect(o.verdict).To(Equal(delivered), "%v", err)
 	}
 	g.Expect(authorizations(receiver)).To(Equal([]string{"Bearer t", "Bearer t"}))
@@ -202,11 +202,11 @@ func TestGuardOfTokenURLs(t *testing.T) {
 	e, receiver := newEndpoint(t), testkit.NewReceiver(t)
 	names := newNameServer(t)
 	names.says("127.0.0.2")
-	allowed := guard.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
+	allowed := guard.Policies{Everywhere: guard.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}}
 	for _, tokenURL := range []string{"http://127.0.0.2/token", "http://169.254.169.254/token", named(t, e.receiver), "http://localhost/"} {
 		c, s := callerOf(t, Options{Guard: allowed, Resolver: names.resolver()}, receiver.URL(), oauthClient)
 		s.grant = grantAt(tokenURL)
-		o, err := c.attempt(t.Context(), s, aCall())
+		o, err := c.attempt(t.Context(), checked(t, s), aCall())
 		if tokenURL == "http://localhost/" { // which is allowed, but nothing listens there
 			g.Expect(o).To(Equal(because(v1alpha1.FailureToken)), "%v", err)
 			continue
@@ -233,7 +233,7 @@ func TestTokenByTLS(t *testing.T) {
 	})
 	s.grant = grantAt(server.URL)
 	s.tls = tlsPlaces{ca: secretPlace{name: "ca", key: callback.CAKey}, clientCert: secretPlace{name: "pair"}}
-	o, err := c.attempt(t.Context(), s, aCall())
+	o, err := c.attempt(t.Context(), checked(t, s), aCall())
 	g.Expect(o.verdict).To(Equal(delivered), "%v", err)
 }
 
@@ -247,7 +247,7 @@ func TestCredentialsThatCantBeRead(t *testing.T) {
 	} {
 		c, s := callerOf(t, Options{Guard: toReceivers}, receiver.URL(), map[string]map[string]string{"crm-client": data})
 		s.grant = grantAt(e.receiver.URL())
-		o, err := c.attempt(t.Context(), s, aCall())
+		o, err := c.attempt(t.Context(), checked(t, s), aCall())
 		g.Expect(o).To(Equal(outcome{verdict: hindered, reason: v1alpha1.FailureSecret}))
 		g.Expect(err).To(MatchError(And(ContainSubstring(name), Not(ContainSubstring(secretValue)))))
 	}

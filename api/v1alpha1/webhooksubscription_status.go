@@ -101,8 +101,9 @@ type WebhookSubscriptionStatus struct {
 	CallbackHost string `json:"callbackHost,omitempty"`
 
 	// secrets are the Secrets that the subscription needs, in the version in which
-	// the controller last found them good. The dispatcher reads a Secret again when
-	// its version changes, so it needs no right to list or watch Secrets.
+	// the controller last found them good. The dispatcher uses a Secret in
+	// this version only, and reads it again when the version changes, so it needs
+	// no right to list or watch Secrets.
 	//
 	// +optional
 	// +listType=map

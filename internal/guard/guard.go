@@ -16,9 +16,38 @@ import (
 	"strings"
 )
 
+// Policies says what callbacks may point to in addition to the public internet by HTTPS: those of
+// all namespaces, and those of one. Decisions are made by the Policy of a namespace, so that none
+// can be made without one. The zero Policies allows nothing more.
+type Policies struct {
+	// Everywhere holds for the callbacks of all namespaces.
+	Everywhere Policy
+	// Namespaces has what the callbacks of one namespace may point to in addition.
+	Namespaces map[string]Allowance
+}
+
+// Allowance is what an administrator allows to one namespace. Its fields are those of a Policy.
+type Allowance struct {
+	Networks []netip.Prefix
+	Hosts    []string
+}
+
+// For returns the policy of a namespace's callbacks.
+func (p Policies) For(namespace string) Policy {
+	policy := p.Everywhere
+	policy.namespace = namespace
+	if own, has := p.Namespaces[namespace]; has {
+		policy.AllowedNetworks = slices.Concat(policy.AllowedNetworks, own.Networks)
+		policy.AllowedHosts = slices.Concat(policy.AllowedHosts, own.Hosts)
+	}
+	return policy
+}
+
 // Policy says what callbacks may point to beside the public internet by HTTPS.
 // The zero Policy allows nothing more.
 type Policy struct {
+	// namespace is whose policy it is: refusals name the flag that would allow it there.
+	namespace string
 	// AllowedNetworks are networks that may be called although they are not
 	// public. IPv4 networks are in IPv4 form.
 	AllowedNetworks []netip.Prefix
@@ -95,13 +124,13 @@ func (p Policy) checkName(host string) error {
 		if p.allowsAny(netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()) {
 			return nil
 		}
-		return refuse("points to %s, the machine that Postbus runs on; %s can allow it", host, hostFlag)
+		return refuse("points to %s, the machine that Postbus runs on; %s can allow it", host, p.flag(hostFlag, host))
 	case isBelow(host, "svc"), isBelow(host, "svc.cluster.local"):
 		// Which network Services are in is known when they are dialled.
 		if len(p.AllowedNetworks) > 0 {
 			return nil
 		}
-		return refuse("points to %s, a Service in the cluster; %s can allow it", host, hostFlag)
+		return refuse("points to %s, a Service in the cluster; %s can allow it", host, p.flag(hostFlag, host))
 	}
 	return nil
 }
@@ -111,6 +140,14 @@ const (
 	hostFlag    = "--allow-callback-hosts"
 	networkFlag = "--allow-callback-networks"
 )
+
+// flag returns a flag with the value that allows something to the policy's namespace.
+func (p Policy) flag(name, allowed string) string {
+	if p.namespace == "" {
+		return name + "=" + allowed
+	}
+	return name + "=" + p.namespace + "/" + allowed
+}
 
 func (p Policy) allowsAny(addrs ...netip.Addr) bool {
 	return slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return p.CheckAddr(addr) == nil })
@@ -138,10 +175,11 @@ func (p Policy) CheckAddr(addr netip.Addr) error {
 	if found == nil || p.allowsSpecial(addr, found) {
 		return nil
 	}
+	flag := p.flag(networkFlag, netip.PrefixFrom(addr, addr.BitLen()).String())
 	if found.metadata {
-		return refuse("points to %s, %s; %s can allow it, named alone as %s", addr, found.name, networkFlag, netip.PrefixFrom(addr, addr.BitLen()))
+		return refuse("points to %s, %s; %s can allow it, named alone", addr, found.name, flag)
 	}
-	return refuse("points to %s, %s; %s can allow it", addr, found.name, networkFlag)
+	return refuse("points to %s, %s; %s can allow it", addr, found.name, flag)
 }
 
 // allowsSpecial tells whether an address that is not public is allowed. A network
