@@ -35,7 +35,7 @@ type clients struct {
 	ca         keptSecret[*x509.CertPool]
 	clientCert keptSecret[tls.Certificate]
 
-	mu sync.Mutex
+	mu sync.Mutex // held for no reading of a Secret
 	// usual and own are made when a call needs them first: of thousands of
 	// subscriptions many are hardly ever called.
 	usual, own *http.Client
@@ -67,19 +67,45 @@ func newClient(options *Options, settings *tls.Config) *http.Client {
 	}
 }
 
-// of returns what calls of a subscription are made by.
+// of returns what calls of a subscription are made by. Secrets are read without the lock.
 func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error) {
+	if known := c.known(s); known != nil {
+		return known, nil
+	}
+	settings, err := c.settings(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own != nil {
+		if c.places == s.tls { // another attempt was faster
+			return c.own, nil
+		}
+		c.own.CloseIdleConnections()
+	}
+	c.own, c.places = newClient(c.options, settings), s.tls
+	return c.own, nil
+}
+
+// known returns the client that needs no Secret, or whose Secrets were read; nil otherwise.
+func (c *clients) known(s *subscription) *http.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.own != nil && c.places == s.tls {
-		return c.own, nil
+		return c.own
 	}
-	if s.tls.ca.name == "" && s.tls.clientCert.name == "" {
-		if c.usual == nil {
-			c.usual = newClient(c.options, usualTLS(c.options))
-		}
-		return c.usual, nil
+	if s.tls.ca.name != "" || s.tls.clientCert.name != "" {
+		return nil
 	}
+	if c.usual == nil {
+		c.usual = newClient(c.options, usualTLS(c.options))
+	}
+	return c.usual
+}
+
+// settings reads the settings of a subscription's TLS.
+func (c *clients) settings(ctx context.Context, s *subscription) (*tls.Config, error) {
 	settings := usualTLS(c.options)
 	if s.tls.ca.name != "" {
 		pool, err := c.ca.get(ctx, s.key.Namespace, s.tls.ca)
@@ -95,11 +121,7 @@ func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error)
 		}
 		settings.Certificates = []tls.Certificate{pair}
 	}
-	if c.own != nil {
-		c.own.CloseIdleConnections()
-	}
-	c.own, c.places = newClient(c.options, settings), s.tls
-	return c.own, nil
+	return settings, nil
 }
 
 // close frees the connections that are not in use.
