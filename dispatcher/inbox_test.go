@@ -26,7 +26,8 @@ type holdUp struct {
 	release func()
 }
 
-func hold(t *testing.T, r *rig, name string) *holdUp {
+// hold is to be released before the test ends.
+func hold(r *rig, name string) *holdUp {
 	h := &holdUp{name: name, began: make(chan struct{}, 1), free: make(chan struct{})}
 	h.release = sync.OnceFunc(func() { close(h.free) })
 	r.options.evaluating = func(key store.SubscriptionKey) {
@@ -39,7 +40,6 @@ func hold(t *testing.T, r *rig, name string) *holdUp {
 		}
 		<-h.free
 	}
-	t.Cleanup(h.release) // before the dispatcher is waited for
 	return h
 }
 
@@ -54,7 +54,8 @@ func TestHeavyFilterIsInNoOthersWay(t *testing.T) {
 	})
 	neighbor := r.subscribe("neighbor", nil)
 	before := r.delivery(heavy)().Cursor
-	h := hold(t, r, "heavy")
+	h := hold(r, "heavy")
+	defer h.release()
 	r.run()
 	g.Eventually(r.log.String, patience).Should(ContainSubstring("dispatcher is running"))
 	first := r.post("0@example.com")
@@ -63,7 +64,7 @@ func TestHeavyFilterIsInNoOthersWay(t *testing.T) {
 
 	g.Eventually(func() []string { return r.ids("/neighbor") }, patience).Should(ConsistOf(sent))
 	g.Eventually(r.delivery(neighbor), patience).Should(And(settled, HaveField("Cursor", BeNumerically(">", before))))
-	g.Expect(r.scrape()).To(And(
+	g.Eventually(r.scrape, patience).Should(And(
 		ContainSubstring(r.series("pending_events", "heavy")+fmt.Sprintf(" %d\n", contacts)),
 		ContainSubstring(r.series("pending_events", "neighbor")+" 0\n"),
 		ContainSubstring(r.series("expression_seconds_total", "heavy")),
@@ -81,14 +82,14 @@ func TestEventsThatWaitForTheFilterAreReadAgain(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
 	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { s.Spec.Filter = `event.contact.email != "1@example.com"` })
-	h := hold(t, r, "crm")
+	h := hold(r, "crm")
+	defer h.release()
 	stop := r.run()
 	g.Eventually(r.log.String, patience).Should(ContainSubstring("dispatcher is running"))
 	sent := []string{r.post("0@example.com")}
 	g.Eventually(h.began, patience).Should(Receive())
 	r.post("1@example.com")
 	sent = append(sent, r.post("2@example.com"))
-	h.name = "" // what it holds goes on when the loop has ended
 	ending := make(chan struct{})
 	go func() {
 		defer close(ending)

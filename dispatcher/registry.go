@@ -43,8 +43,8 @@ type registry struct {
 	connections chan struct{}
 	// lane has room for the costly expressions that are evaluated at a time: half of the
 	// CPUs, so that the log reader and the calls of others always have one.
-	lane chan struct{}
-	queue       workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
+	lane  chan struct{}
+	queue workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
 	// attempts is the context that attempts end with at the latest.
 	attempts context.Context
 

@@ -26,7 +26,7 @@ func stalling() string {
 
 func TestRefusedPatterns(t *testing.T) {
 	for name, row := range map[string]struct{ source, want string }{
-		"counted repetitions": {stalling(), `the pattern ".{0,1000}.{0,1000}xb" compiles to `},
+		"counted repetitions":                              {stalling(), `the pattern ".{0,1000}.{0,1000}xb" compiles to `},
 		"counted repetitions in the function's other form": {`matches(event.id, ".{0,1000}x")`, "the limit is 200"},
 		"a long alternation": {
 			fmt.Sprintf("event.id.matches(%q)", "(1a|2b|3c|4d|5e|6f|7g|8h|9i"+strings.Repeat("|.x.y", 60)+")"), `the pattern "(1a|2b|3c|4d|5e|6f|7g|8h|9i|.x.y|.x.y|.x…" compiles to`,
