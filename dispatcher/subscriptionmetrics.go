@@ -85,7 +85,7 @@ func newCollector(reports func() []report, sumsOnly bool) *collector {
 			"When the oldest event happened that waits for its delivery, in seconds since 1970; missing while none waits. What a replay sends is left out."),
 		itsAttempts: its("attempts_total", "Calls of the callback, by outcome as in postbus_dispatcher_attempts_total; an outcome that never was is missing, but for Delivered.", "outcome"),
 		itsExpressions: its("expression_seconds_total",
-			"CPU time of the filter and the template. A rate of 0.1 is all that a subscription may use: its events wait in the log then."),
+			"CPU time of the filter and the template. A rate of 0.1 is all that a subscription may use: its events wait in the log then. Missing where nothing was evaluated."),
 		itsSetAside: its("set_aside_events_total", "Events that were set aside, because they could not be delivered beside others that were."),
 	}
 }
@@ -132,7 +132,9 @@ func (c *collector) collect(metrics chan<- prometheus.Metric, told report) {
 	metrics <- gauge(c.state, 1, append(its, string(told.state))...)
 	metrics <- gauge(c.itsPending, float64(told.pending), its...)
 	metrics <- counter(c.itsSetAside, float64(told.setAside), its...)
-	metrics <- counter(c.itsExpressions, told.expressions.Seconds(), its...)
+	if told.expressions > 0 { // most have none
+		metrics <- counter(c.itsExpressions, told.expressions.Seconds(), its...)
+	}
 	for outcome, attempts := range told.attempts {
 		metrics <- counter(c.itsAttempts, float64(attempts), append(its, outcome)...)
 	}
@@ -174,7 +176,7 @@ func exampleReports(m *metrics) []report {
 	const whichever = "…"
 	key, now := store.SubscriptionKey{Namespace: whichever, Name: whichever}, time.Unix(1, 0)
 	return []report{
-		{key: key, state: whichever, oldest: now, attempts: map[string]int{outcomeDelivered: 0, whichever: 0}, latency: m.newLatency(key)},
+		{key: key, state: whichever, oldest: now, expressions: 1, attempts: map[string]int{outcomeDelivered: 0, whichever: 0}, latency: m.newLatency(key)},
 		{oldest: now},
 	}
 }
