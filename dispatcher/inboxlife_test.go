@@ -78,6 +78,7 @@ func (l *sifting) die() {
 		open = append(open, *l.log[stored.Position-1])
 	}
 	_, next := newSifting()
+	next.live = false
 	next.tail, next.ledger = l.follower, newLedger(written.Delivery, open, next.sub.ordering)
 	l.runner = next
 	l.interfere()
