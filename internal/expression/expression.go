@@ -66,6 +66,8 @@ type program struct {
 	source string
 	ast    *cel.Ast
 	cel    cel.Program
+	// atMost is how long one evaluation may take.
+	atMost time.Duration
 }
 
 // compile checks and compiles an expression whose result fits, which wanted names
@@ -95,7 +97,7 @@ func compile(source string, limits limits, fits func(*cel.Type) bool, wanted str
 	if err != nil {
 		return nil, at(start, err.Error())
 	}
-	return &program{source: source, ast: checked, cel: compiled}, nil
+	return &program{source: source, ast: checked, cel: compiled, atMost: maxDuration}, nil
 }
 
 func at(place common.Location, message string) *Error {
@@ -116,7 +118,7 @@ func chargesOf(compiled *cel.Ast) charges {
 
 // evaluate returns what the expression makes of an event. The error is an *Error.
 func (p *program) evaluate(event *contact.Event) (ref.Val, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), maxDuration) // it ends by itself, soon
+	ctx, cancel := context.WithTimeout(context.Background(), p.atMost) // it ends by itself, soon
 	defer cancel()
 	result, _, err := p.cel.ContextEval(ctx, map[string]any{variable: event})
 	if err != nil {

@@ -121,3 +121,14 @@ func BenchmarkCostUnits(b *testing.B) {
 		})
 	}
 }
+
+// An evaluation that takes too long, for all that its cost says, fails its event.
+func TestEvaluationEndsByTheClock(t *testing.T) {
+	g := NewWithT(t)
+	filter, err := CompileFilter(`event.changed.all(f, f != "nothing")`)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(filter.Matches(largest())).To(BeTrue())
+	hasty := Filter{program: &program{ast: filter.program.ast, cel: filter.program.cel, atMost: time.Nanosecond}}
+	_, err = hasty.Matches(largest())
+	g.Expect(err).To(MatchError("1:1: it took longer than one evaluation may"))
+}
