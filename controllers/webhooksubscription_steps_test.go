@@ -154,6 +154,13 @@ func TestSubscriptionRefusals(t *testing.T) {
 			reason:  v1alpha1.ReasonFilterInvalid,
 			message: "spec.filter, 1:1: it could cost up to",
 		},
+		"a pattern of the filter is too large": {
+			spec: func(spec *v1alpha1.WebhookSubscriptionSpec) {
+				spec.Filter = `cel.bind(s, event.id + "` + strings.Repeat("a", 1900) + `", s.matches(".{0,1000}.{0,1000}xb") || s.matches(".{0,1000}x"))`
+			},
+			reason:  v1alpha1.ReasonFilterInvalid,
+			message: `the pattern ".{0,1000}.{0,1000}xb" compiles to 4004 instructions, the limit is 200: counted repetitions, such as {0,1000}, make many.`,
+		},
 		"the template can't be compiled": {
 			spec:    rendered(`{"mail": event.contact.mail}`),
 			reason:  v1alpha1.ReasonTemplateInvalid,

@@ -41,6 +41,8 @@ type caller struct {
 	links        reactivationLinks
 	tracing      *tracing.Tracing
 	userAgent    string
+	// budget bounds the CPU time of the filter and the template.
+	budget *expressionBudget
 }
 
 func newCaller(options *Options, lists *listBook) *caller {
@@ -71,15 +73,9 @@ var errUnknownEvent = errors.New("the format does not know such events")
 // attempt implements deliverer. The error never shows the URL, whose path may
 // hold a secret.
 func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
-	if err := s.chosen.check(made.event); err != nil && !made.test {
-		return outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}, err
-	}
-	if !made.test && !s.format.knows(made.event) { // it was taken when the spec had another format
-		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, errUnknownEvent
-	}
-	carried, err := s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
+	carried, o, err := c.carried(ctx, s, made)
 	if err != nil {
-		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
+		return o, err
 	}
 	carried, err = c.encryption.apply(ctx, s, carried)
 	if err != nil {
@@ -110,6 +106,38 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)
 	return c.authorized(client, s, request)
+}
+
+// carried returns what a call carries, or the outcome of an attempt that has nothing to carry.
+// Expressions are evaluated within their budget.
+func (c *caller) carried(ctx context.Context, s *subscription, made call) (payload, outcome, error) {
+	if s.hasExpressions() {
+		return c.evaluated(ctx, s, made)
+	}
+	return c.render(s, made)
+}
+
+// evaluated is render within the budget.
+func (c *caller) evaluated(ctx context.Context, s *subscription, made call) (carried payload, o outcome, err error) {
+	if err := c.budget.run(ctx, func() { carried, o, err = c.render(s, made) }); err != nil {
+		return payload{}, outcome{verdict: aborted}, err
+	}
+	return carried, o, err
+}
+
+// render is carried without the budget.
+func (c *caller) render(s *subscription, made call) (payload, outcome, error) {
+	if err := s.chosen.check(made.event); err != nil && !made.test {
+		return payload{}, outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}, err
+	}
+	if !made.test && !s.format.knows(made.event) { // it was taken when the spec had another format
+		return payload{}, outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, errUnknownEvent
+	}
+	carried, err := s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
+	if err != nil {
+		return payload{}, outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
+	}
+	return carried, outcome{}, nil
 }
 
 // setHeaders sets the headers of ours, but for the signature.

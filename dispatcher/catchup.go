@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"time"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
@@ -31,7 +30,9 @@ func (r *runner) catchUp(ctx context.Context) error {
 }
 
 // wantsPage tells whether more events can be taken. mu is held.
-func (r *runner) wantsPage() bool { return r.takesEvents() && r.ledger.room() >= catchUpRoom }
+func (r *runner) wantsPage() bool {
+	return r.takesEvents() && len(r.inbox.events) == 0 && r.room() >= catchUpRoom
+}
 
 // nextPage returns what to read next, and the subscription that it is read for;
 // nil when nothing is to be read.
@@ -44,11 +45,12 @@ func (r *runner) nextPage() (*subscription, store.Query) {
 	}
 	return r.sub, withinSpan(store.Query{
 		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
-		Limit: min(catchUpPage, r.ledger.room()),
+		Limit: min(catchUpPage, r.room()),
 	})
 }
 
-// takePage takes a page that was read for this subscription. If it was replaced
+// takePage takes a page that was read for this subscription, as far as the filter need not be
+// asked; the rest goes into the inbox. If it was replaced
 // meanwhile, another page is wanted.
 func (r *runner) takePage(s *subscription, page []contact.Event, query store.Query) {
 	r.mu.Lock()
@@ -58,10 +60,12 @@ func (r *runner) takePage(s *subscription, page []contact.Event, query store.Que
 	}
 	now := r.clock.Now()
 	for i := range page {
-		r.take(&page[i], now)
+		r.receive(&page[i], now)
 	}
 	if len(page) < query.Limit { // there was no more
-		r.ledger.cursor = query.UpTo
+		r.passTo(query.UpTo)
+	} else {
+		r.passTo(page[len(page)-1].Position)
 	}
 	r.dirty.Store(true)
 	r.rouse()
@@ -82,26 +86,19 @@ func (r *runner) takeRecent(recent *window, upTo int64) bool {
 	}
 	now := r.clock.Now()
 	page := events[:min(len(events), catchUpPage)]
-	for len(page) > 0 && r.ledger.room() > 0 {
+	passed := r.ledger.cursor
+	for len(page) > 0 && r.room() > 0 {
 		if r.sub.filter.Matches(page[0]) {
-			r.take(page[0], now)
+			r.receive(page[0], now)
 		}
-		r.ledger.cursor, page = page[0].Position, page[1:]
+		passed, page = page[0].Position, page[1:]
 	}
 	if len(page) == 0 && len(events) <= catchUpPage {
 		// Whoever owned the row before may have been further than this tail.
-		r.ledger.cursor = max(r.ledger.cursor, upTo)
+		passed = max(passed, upTo)
 	}
+	r.passTo(passed)
 	r.dirty.Store(true)
 	r.rouse()
 	return true
-}
-
-// take takes an event that matches the filter. mu is held.
-func (r *runner) take(event *contact.Event, now time.Time) {
-	r.lag.taken(event.Position)
-	r.ledger.cursor = event.Position
-	if r.sub.wants(event) {
-		r.ledger.take(event, now)
-	}
 }

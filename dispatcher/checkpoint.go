@@ -154,6 +154,7 @@ func (c *checkpointer) collect(all []*entry, idle func(*entry) bool) (changed []
 			continue
 		}
 		if written, ok := c.tail.snapshot(running.runner, idle); ok {
+			running.runner.logNews()
 			changed = append(changed, running.runner)
 			progress = append(progress, written)
 		}

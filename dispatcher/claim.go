@@ -89,37 +89,50 @@ func (g *registry) claim(ctx context.Context, s *subscription, life *life) error
 	return nil
 }
 
-// register has a runner take up its open events. Whoever has the runner forget a
-// person waits for that: what was read before they were forgotten is dropped.
+// register reads the open events and the requests of a runner. No lock is held meanwhile. A
+// contact that is forgotten meanwhile is forgotten by what was read, too.
 func (g *registry) register(ctx context.Context, started *entry, delivery store.Delivery) error {
 	r := started.runner
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	g.mu.Lock()
-	g.runners[r.key] = started
+	g.runners[r.key] = started // from now on it is told of contacts that are forgotten
 	g.metrics.owned.Set(float64(len(g.runners)))
 	g.mu.Unlock()
 	events, err := g.openEvents(ctx, delivery)
 	if err != nil {
 		return err
 	}
-	r.ledger = newLedger(delivery, events, r.sub.ordering)
-	if lost := len(delivery.Open) - len(events); lost > 0 {
-		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
-		r.ledger.finishReplay(r.clock.Now()) // they may have been all that was left of one
-		r.dirty.Store(true)
-	}
 	requests, err := g.options.Store.LoadRequests(ctx, r.key)
 	if err != nil {
 		return err
 	}
-	for _, request := range requests {
-		r.note(request)
+	r.load(delivery, events, requests)
+	if lost := len(delivery.Open) - len(events); lost > 0 {
+		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
 	}
 	g.mu.Lock()
 	started.taken = true
 	g.mu.Unlock()
 	return nil
+}
+
+// load takes over what was read from the store.
+func (r *runner) load(delivery store.Delivery, events []contact.Event, requests []store.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ledger = newLedger(delivery, events, r.sub.ordering)
+	if len(events) < len(delivery.Open) {
+		r.ledger.finishReplay(r.clock.Now()) // they may have been all that was left of one
+		r.dirty.Store(true)
+	}
+	r.loading = false
+	for _, event := range r.forgotten {
+		r.ledger.forget(event)
+		r.dirty.Store(true)
+	}
+	r.forgotten = nil
+	for _, request := range requests {
+		r.note(request)
+	}
 }
 
 // newRunner returns a runner that has no open events yet.
@@ -130,7 +143,7 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
 		wake:   make(chan struct{}, 1),
 		sub:    s, ledger: newLedger(delivery, nil, s.ordering),
-		lag: lag{events: delivery.Behind}, written: delivery.Cursor,
+		lag: lag{events: delivery.Behind}, written: delivery.Cursor, loading: true,
 		requests:        map[store.RequestType]store.Request{},
 		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
 		toldDeactivated: delivery.Life.Deactivation != nil,
@@ -141,7 +154,13 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 	case s.isMail():
 		r.deliverer, r.observe, r.checkpoint = newMailer(g.options, &g.checkedLists, g.connections), g.metrics.observeMail, g.checkpoint
 	default:
-		r.deliverer, r.observe = newCaller(g.options, g.lists), g.metrics.observe
+		r.budget = newExpressionBudget(r.clock, r.logger, g.lane, g.metrics.expressions)
+		if hold := g.options.evaluating; hold != nil {
+			r.budget.before = func() { hold(r.key) }
+		}
+		caller := newCaller(g.options, g.lists)
+		caller.budget = r.budget
+		r.deliverer, r.observe = caller, g.metrics.observe
 		r.tally, r.tracing = newTally(g.metrics.newLatency(r.key)), g.options.Tracing
 		r.tell = func(attempt store.Attempt) { g.recent.note(r.key, r.token, attempt) }
 	}

@@ -18,7 +18,7 @@ type begun struct {
 // begin puts the next event in flight that may be sent now, or returns nil. mu is
 // held.
 func (r *runner) begin(now time.Time) *begun {
-	if !r.mayBegin() || now.Before(r.postponedUntil) || !r.pace.allows(now) {
+	if !r.mayBegin() || now.Before(r.postponedUntil) || !r.pace.allows(now) || !r.budget.allows(now) {
 		return nil
 	}
 	if !r.calls.take(r.ledger.inFlight) {

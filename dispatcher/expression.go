@@ -46,6 +46,12 @@ func (c chosen) decide(event *contact.Event) (bool, error) {
 	return c.filter.Matches(event)
 }
 
+// hasExpressions reports whether an attempt evaluates an expression.
+func (s *subscription) hasExpressions() bool {
+	_, is := s.format.(template)
+	return is || s.chosen.filter != nil
+}
+
 // template is JSON as a subscription's own expression says.
 type template struct {
 	compiled *expression.Template

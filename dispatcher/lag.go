@@ -52,6 +52,14 @@ func (l *lag) taken(position int64) {
 	}
 }
 
+// behind returns how many events wait in the log, or in the inbox of a live runner. mu is held.
+func (r *runner) behind() int64 {
+	if r.live {
+		return int64(len(r.inbox.events))
+	}
+	return r.lag.events
+}
+
 // wantsCount tells whether the lag is to be brought up to date. mu is held.
 func (r *runner) wantsCount(upTo int64) bool {
 	return !r.live && r.lag.due(r.ledger.cursor, upTo, r.clock.Now())

@@ -2,8 +2,8 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 
-	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
@@ -19,7 +19,7 @@ func (r *runner) wantsOwed() bool {
 
 func (r *runner) wantsOwedPage() bool {
 	owed := &r.ledger.life.Owed
-	return !r.sub.unproven && r.ledger.replayRoom() >= minReplayRoom && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
+	return !r.sub.unproven && !r.owedIsCurrent() && r.ledger.replayRoom() >= minReplayRoom && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
 }
 
 // replayOwed takes pages of what is owed, while there is room.
@@ -76,16 +76,7 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 	if len(page) == query.Limit {
 		upTo = page[len(page)-1].Position
 	}
-	for i := range page {
-		switch {
-		case s.wants(&page[i]):
-			r.ledger.takeOwed(&page[i])
-		case r.ledger.life.Replay.Of == v1alpha1.ReplayOfRange:
-			r.ledger.leaveOut() // the store counted it, which knows no filter and no format
-		}
-	}
-	r.ledger.passOwed(upTo, now)
-	r.changed()
+	r.receiveOwed(page, upTo, now)
 }
 
 // replayAside takes a page of what was set aside. What the subscription does not
@@ -111,17 +102,10 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 		return nil // as in takeOwedPage
 	}
 	now := r.clock.Now()
-	for i := range page {
-		switch {
-		case page[i].Position > query.UpTo: // it was set aside after the request
-		case s.wants(&page[i]):
-			r.ledger.takeOwed(&page[i])
-		default:
-			r.ledger.dropOwed(page[i].Position)
-		}
-	}
-	r.ledger.passAside(upTo, now)
-	r.changed()
+	page = slices.DeleteFunc(page, func(event contact.Event) bool {
+		return event.Position > query.UpTo // it was set aside after the request
+	})
+	r.receiveOwed(page, upTo, now)
 	return nil
 }
 

@@ -86,6 +86,8 @@ func TestRangeOfWhichAFilterLeavesOut(t *testing.T) {
 	g.Expect(plan.owed.Events).To(BeEquivalentTo(4))
 	r.ledger.startReplay(plan.of, plan.owed, start)
 	g.Expect(r.replayOwed(t.Context())).To(Succeed())
+	g.Expect(r.ledger.open).To(BeEmpty(), "the filter is asked without a lock, later")
+	r.sift(t.Context())
 	g.Expect(r.ledger.open).To(HaveLen(1))
 	g.Expect(r.ledger.life.Owed.Events).To(BeZero())
 	g.Expect(r.ledger.life.Replay).To(HaveValue(And(HaveField("Total", BeEquivalentTo(1)), WithTransform(func(r store.Replay) bool { return r.Running() }, BeTrue()))))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -43,13 +44,17 @@ type registry struct {
 	checkpoint func()
 	// connections are those to the mail server that are in use.
 	connections chan struct{}
-	queue       workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
+	// lane has room for the costly expressions that are evaluated at a time: half of the
+	// CPUs, so that the log reader and the calls of others always have one.
+	lane  chan struct{}
+	queue workqueue.TypedRateLimitingInterface[store.SubscriptionKey]
 	// attempts is the context that attempts end with at the latest.
 	attempts context.Context
 
 	running sync.WaitGroup
 
-	// mu guards what follows.
+	// mu guards what follows. It is the last of the locks that are held together, see
+	// runner.mu, and is not held over I/O.
 	mu      sync.Mutex
 	runners map[store.SubscriptionKey]*entry
 	// wanted are the rows that one of the dispatchers is to deliver from.
@@ -69,6 +74,7 @@ func newRegistry(attempts context.Context, options *Options, tail *tail, members
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
 		connections: make(chan struct{}, mailConnections),
+		lane:        make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		runners:     map[store.SubscriptionKey]*entry{},
 		wanted:      map[store.SubscriptionKey]struct{}{},
 		contested:   map[store.SubscriptionKey]struct{}{},
@@ -322,12 +328,12 @@ func (g *registry) all() []*runner {
 	return runners
 }
 
-// reports tells of all runners.
+// reports returns the reports of all runners that have read their state.
 func (g *registry) reports() []report {
-	runners := g.all()
-	reports := make([]report, 0, len(runners))
-	for _, r := range runners {
-		reports = append(reports, r.report())
+	all, _ := g.owned()
+	reports := make([]report, 0, len(all))
+	for _, running := range all {
+		reports = append(reports, running.runner.report())
 	}
 	return reports
 }

@@ -23,6 +23,8 @@ type report struct {
 	oldest time.Time
 	// setAside is how many events were set aside since the runner was made.
 	setAside int
+	// expressions is the CPU time that the filter and the template have used since then.
+	expressions time.Duration
 	// attempts are those since then, by outcome, and latency is how long deliveries
 	// took; nil for mails.
 	attempts map[string]int
@@ -33,13 +35,19 @@ type report struct {
 func (r *runner) report() report {
 	r.mu.Lock()
 	told := report{
-		key: r.key, state: r.state(), pending: int64(len(r.ledger.open)) + r.ledger.life.Owed.Events + r.lag.events,
+		key: r.key, state: r.state(), pending: int64(len(r.ledger.open)) + r.ledger.life.Owed.Events + r.behind(),
 		oldest: r.ledger.oldest(), setAside: r.ledger.setAsides,
+	}
+	if first := r.inbox.first(); told.oldest.IsZero() && first != nil {
+		told.oldest = first.Time
 	}
 	if told.oldest.IsZero() && r.lag.events > 0 {
 		told.oldest = r.lag.oldestTime
 	}
 	r.mu.Unlock()
+	if r.budget != nil {
+		told.expressions = r.budget.spent()
+	}
 	if r.tally != nil {
 		told.attempts, told.latency = r.tally.count(), r.tally.latency
 	}

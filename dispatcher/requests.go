@@ -50,7 +50,9 @@ func (r *runner) note(request store.Request) {
 		delete(r.requests, request.Type)
 		return
 	}
-	r.requests[request.Type] = request
+	if r.requests[request.Type].Revision <= request.Revision { // they are read in no order at the start
+		r.requests[request.Type] = request
+	}
 }
 
 // wantsAnswer tells whether a request can be answered now. mu is held.
@@ -69,7 +71,7 @@ func (r *runner) wantsAnswer() bool {
 func (r *runner) canAnswer(request store.Request) bool {
 	switch request.Type {
 	case v1alpha1.RequestReactivate, store.RequestReactivateByLink:
-		return r.live || r.ledger.life.Deactivation == nil
+		return (r.live && len(r.inbox.events) == 0) || r.ledger.life.Deactivation == nil
 	case v1alpha1.RequestTest:
 		return r.testing != request.Value && r.life.lasts() && !r.sub.unchecked && !r.clock.Now().Before(r.postponedUntil)
 	default:
@@ -139,7 +141,8 @@ func (r *runner) reactivate(request store.Request) {
 	r.tail.leave(r, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.requests[request.Type] == request {
+		// What is in the inbox is of the buffer, and is to be counted before.
+		if r.requests[request.Type] == request && len(r.inbox.events) == 0 {
 			r.ledger.answerReactivation(request, r.clock.Now())
 			r.finish(request)
 		}
@@ -240,8 +243,7 @@ func testEvent(s *subscription, now time.Time) *contact.Event {
 // finish notes that a request was answered. mu is held.
 func (r *runner) finish(request store.Request) {
 	delete(r.requests, request.Type)
-	answer := r.ledger.life.Answers[request.Type]
-	r.logger.Info("request is answered", "type", request.Type, "value", request.Value, "result", answer.Result, "answer", answer.Message)
+	r.answers = append(r.answers, answered{request, r.ledger.life.Answers[request.Type]})
 	r.changed()
 }
 
@@ -297,10 +299,17 @@ func (r *runner) planEvent(ctx context.Context, s *subscription, cursor int64, r
 			return replayPlan{}, err
 		}
 	}
+	wanted := false
+	if len(found) > 0 {
+		var err error
+		if wanted, err = r.wants(ctx, s, &found[0]); err != nil {
+			return replayPlan{}, err
+		}
+	}
 	switch {
 	case len(found) == 0 || found[0].ID != request.EventID || found[0].List.Namespace != r.key.Namespace:
 		return replayPlan{refusal: "The log has no event of this id."}, nil
-	case !s.wants(&found[0]):
+	case !wanted:
 		return replayPlan{refusal: "The event is none that the subscription asks for."}, nil
 	case position > cursor:
 		return replayPlan{refusal: "The event was not sent yet, and will be without a replay."}, nil
@@ -309,6 +318,17 @@ func (r *runner) planEvent(ctx context.Context, s *subscription, cursor int64, r
 		of:   v1alpha1.ReplayOfEvent,
 		owed: store.Owed{Spans: []store.Span{{After: position - 1, UpTo: position}}, Events: 1},
 	}, nil
+}
+
+// wants reports whether an event is sent. The error is the context's.
+func (r *runner) wants(ctx context.Context, s *subscription, event *contact.Event) (bool, error) {
+	chosen := true
+	if s.evaluates(event) {
+		if err := r.budget.run(ctx, func() { chosen = s.chosen.has(event) }); err != nil {
+			return false, err
+		}
+	}
+	return chosen && s.mayWant(event), nil
 }
 
 func (r *runner) planAside(ctx context.Context) (replayPlan, error) {

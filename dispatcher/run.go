@@ -67,6 +67,10 @@ type Options struct {
 	Name string
 	// Version is the program's, for the User-Agent header.
 	Version string
+
+	// evaluating, when not nil, is called before each evaluation of a subscription's
+	// expressions, so that a test can hold it.
+	evaluating func(store.SubscriptionKey)
 }
 
 // Store is the part of a store that a dispatcher uses.

@@ -79,17 +79,31 @@ type runner struct {
 	// checkpoint, when not nil, is called with what was delivered, so that the
 	// store has it as soon as can be.
 	checkpoint func()
+	// budget bounds the CPU time of the subscription's expressions; nil for mails.
+	budget *expressionBudget
 
 	wake     chan struct{}
 	attempts sync.WaitGroup
 	reader   sync.WaitGroup
+	sifter   sync.WaitGroup
 
-	// mu guards what follows. The tail's lock comes before it.
+	// mu guards what follows. The order of locks is: tail.mu, runner.mu, and then one of
+	// registry.mu, recentAttempts.mu, tally.mu, expressionBudget.mu. None of them is held over
+	// I/O, an evaluation of an expression or a line of the log.
 	mu     sync.Mutex
 	sub    *subscription
 	ledger *ledger
 	pace   pace
 	live   bool
+	// inbox has the events that the filter is to be asked about, owed those of a replay.
+	// sifting: that is being done. siftOwed: the next one is of a replay.
+	inbox             inbox
+	owed              owedInbox
+	sifting, siftOwed bool
+	// loading: the open events are being read from the store. forgotten are the events that
+	// forgot a contact meanwhile.
+	loading   bool
+	forgotten []*contact.Event
 	// ended: no attempt is begun any more.
 	ended bool
 	// reading: the log is being read. readAgain is when it may be read again
@@ -111,6 +125,14 @@ type runner struct {
 	postponedUntil time.Time
 	// toldFailing and toldDeactivated are what was last logged of the health.
 	toldFailing, toldDeactivated bool
+	// answers are requests that were answered, for the log.
+	answers []answered
+}
+
+// answered is a request with its answer.
+type answered struct {
+	request store.Request
+	answer  store.Answer
 }
 
 // run works until loop ends, and returns when the last attempt has. Attempts
@@ -120,10 +142,14 @@ func (r *runner) run(loop, attempts context.Context) {
 		if r.beginReading() {
 			r.reader.Go(func() { r.read(loop, attempts) })
 		}
+		if r.beginSifting() {
+			r.sifter.Go(func() { r.sift(loop) })
+		}
 		r.pause(loop, r.start(attempts))
 	}
 	r.end()
 	r.reader.Wait()
+	r.sifter.Wait()
 	r.tail.leave(r, nil)
 	r.attempts.Wait()
 	r.deliverer.close()
@@ -205,6 +231,7 @@ func (r *runner) update(s *subscription) {
 	r.tail.leave(r, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.dropInboxes()
 		r.sub = s
 		r.postponedUntil = time.Time{}
 		r.ledger.setOrdering(s.ordering)
@@ -231,21 +258,21 @@ func (r *runner) lists() []contact.ListKey {
 }
 
 // offer hands an event to a runner that is live. It returns false when the
-// runner leaves the tail instead, because its ledger is full.
+// runner leaves the tail instead, because its ledger is full. The filter is asked later, by
+// the runner's own goroutine.
 func (r *runner) offer(event *contact.Event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if event.Position <= r.ledger.cursor || !r.sub.wants(event) {
+	if event.Position <= r.ledger.cursor || !r.sub.mayWant(event) {
 		return true
 	}
 	defer r.rouse()
-	if r.ledger.room() == 0 {
+	if r.room() == 0 {
 		r.live = false
-		r.ledger.cursor = event.Position - 1
+		r.passTo(event.Position - 1)
 		return false
 	}
-	r.ledger.take(event, r.clock.Now())
-	r.dirty.Store(true)
+	r.receive(event, r.clock.Now())
 	return true
 }
 
@@ -253,7 +280,12 @@ func (r *runner) offer(event *contact.Event) bool {
 func (r *runner) forget(event *contact.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.loading {
+		r.forgotten = append(r.forgotten, event)
+		return
+	}
 	r.ledger.forget(event)
+	r.forgetInboxes(event)
 	// A page that is being read may still know the person: it was asked for by
 	// another subscription then, and is not taken.
 	same := *r.sub
@@ -273,7 +305,7 @@ func (r *runner) takesEvents() bool {
 func (r *runner) goLive(position int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.takesEvents() || r.ledger.cursor < position || r.ledger.room() == 0 {
+	if !r.takesEvents() || len(r.inbox.events) > 0 || r.ledger.cursor < position || r.room() == 0 {
 		return false
 	}
 	r.live = true
@@ -290,7 +322,7 @@ func (r *runner) goBehind(position int64) {
 	defer r.mu.Unlock()
 	if r.live {
 		r.live = false
-		r.ledger.cursor = max(r.ledger.cursor, position)
+		r.passTo(position)
 	}
 }
 
@@ -307,7 +339,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 	var next time.Time
 	if r.mayBegin() {
 		if next = r.ledger.nextDue(&r.sub.rules); !next.IsZero() {
-			next = later(next, r.pace.next(now))
+			next = later(later(next, r.pace.next(now)), r.budget.next(now))
 		}
 	} else if !r.calls.left(r.ledger.inFlight) { // nobody tells when others give theirs back
 		next = now.Add(sharedCallRetry)
@@ -326,21 +358,17 @@ func (r *runner) start(ctx context.Context) time.Time {
 func (r *runner) snapshot(position int64, idle bool) (store.Progress, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	cursor := r.ledger.cursor
-	if r.live {
-		cursor = max(cursor, position)
-	}
+	cursor := r.cursor(position)
 	if !r.dirty.Load() && !(idle && cursor != r.written) {
 		return store.Progress{}, false
 	}
 	r.dirty.Store(false)
 	r.written = cursor
-	r.tellHealth()
 	r.ledger.health.DeactivationDue = r.ledger.deactivationDue(&r.sub.rules)
 	progress := store.Progress{
 		Delivery: store.Delivery{
 			Key: r.key, Token: r.token, Cursor: cursor, Open: r.ledger.openEvents(),
-			Behind: r.lag.events, Health: r.ledger.health, Life: cloneLife(r.ledger.life),
+			Behind: r.behind(), Health: r.ledger.health, Life: cloneLife(r.ledger.life),
 			Operations: r.ledger.operations,
 		},
 		Aside: r.ledger.aside, Taken: r.ledger.taken, Raised: r.ledger.raised,
@@ -361,25 +389,44 @@ func (r *runner) notWritten(progress *store.Progress) {
 	r.ledger.raised = append(progress.Raised, r.ledger.raised...)
 }
 
-// tellHealth logs that callback or mail server has begun or ceased to fail, was
-// deactivated or reactivated. It runs with checkpoints, so one that answers by
-// turns can't flood the log. mu is held.
-func (r *runner) tellHealth() {
+// logNews logs answers, and that the callback or the mail server has begun or ceased to fail,
+// was deactivated or reactivated. It runs after checkpoints, so a callback that fails and
+// succeeds in turn can't flood the log. No lock is held while it logs.
+func (r *runner) logNews() {
+	r.mu.Lock()
+	answers, health := r.answers, r.ledger.health
+	message := r.healthNews()
+	r.answers = nil
+	r.mu.Unlock()
+	for _, a := range answers {
+		r.logger.Info("request is answered", "type", a.request.Type, "value", a.request.Value, "result", a.answer.Result, "answer", a.answer.Message)
+	}
+	switch failure := health.LastFailure; {
+	case message == "":
+	case failure == nil:
+		r.logger.Info(message)
+	default:
+		r.logger.Info(message, "since", health.FailingSince, "reason", failure.Reason, "status", failure.HTTPStatus)
+	}
+}
+
+// healthNews returns what is to be logged of the health, empty when nothing is. mu is held.
+func (r *runner) healthNews() (message string) {
 	health := &r.ledger.health
 	deactivated := r.ledger.life.Deactivation != nil
 	failing := !health.FailingSince.IsZero() && !deactivated
 	switch {
 	case deactivated == r.toldDeactivated && failing == r.toldFailing:
-		return
+		return ""
 	case deactivated && !r.toldDeactivated:
-		r.logger.Info("callback is deactivated", "reason", health.LastFailure.Reason, "status", health.LastFailure.HTTPStatus)
+		message = "callback is deactivated"
 	case r.toldDeactivated && !deactivated:
-		r.logger.Info("callback is reactivated")
+		message = "callback is reactivated"
 	case failing:
-		r.logger.Info("deliveries fail", "since", health.FailingSince, "reason", health.LastFailure.Reason,
-			"status", health.LastFailure.HTTPStatus)
+		message = "deliveries fail"
 	default:
-		r.logger.Info("deliveries succeed again")
+		message = "deliveries succeed again"
 	}
 	r.toldDeactivated, r.toldFailing = deactivated, failing
+	return message
 }

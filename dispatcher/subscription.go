@@ -219,9 +219,14 @@ func (s *subscription) lists() []contact.ListKey {
 	return lists
 }
 
-// wants tells whether an event is sent. One without a contact is operational, or
-// is about somebody who had left already, or is a tombstone.
-func (s *subscription) wants(event *contact.Event) bool {
+// mayWant reports whether an event is sent if spec.filter chooses it. An event without a
+// contact is operational, or is about a contact that was deleted before, or is a tombstone.
+func (s *subscription) mayWant(event *contact.Event) bool {
 	return (event.Contact.ID != 0 || isOperational(event)) && s.filter.Matches(event) &&
-		(s.format == nil || s.format.knows(event)) && s.chosen.has(event)
+		(s.format == nil || s.format.knows(event))
+}
+
+// evaluates reports whether spec.filter decides if an event is sent.
+func (s *subscription) evaluates(event *contact.Event) bool {
+	return s.chosen.filter != nil && !isOperational(event) && s.mayWant(event)
 }

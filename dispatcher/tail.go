@@ -37,6 +37,8 @@ type tail struct {
 	// askForNotice is the same for the notices of a namespace.
 	askForNotice func(namespace string)
 
+	// mu comes before the lock of a runner, and is not held over I/O or an evaluation of a
+	// filter.
 	mu sync.Mutex
 	// position is up to where every runner on the tail was offered everything.
 	position int64

@@ -70,11 +70,45 @@ func newClient(options *Options, s *subscription, settings *tls.Config) *http.Cl
 	}
 }
 
-// of returns what calls of a subscription are made by.
+// of returns what calls of a subscription are made by. Secrets are read without the lock.
 func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error) {
-	if client := c.ready(s); client != nil {
-		return client, nil
+	if known := c.known(s); known != nil {
+		return known, nil
 	}
+	settings, err := c.settings(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own != nil {
+		if c.places == s.tls { // another attempt was faster
+			return c.own, nil
+		}
+		c.own.CloseIdleConnections()
+	}
+	c.own, c.places = newClient(c.options, s, settings), s.tls
+	return c.own, nil
+}
+
+// known returns the client that needs no Secret, or whose Secrets were read; nil otherwise.
+func (c *clients) known(s *subscription) *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own != nil && c.places == s.tls {
+		return c.own
+	}
+	if s.tls.ca.name != "" || s.tls.clientCert.name != "" {
+		return nil
+	}
+	if c.usual == nil {
+		c.usual = newClient(c.options, s, usualTLS(c.options))
+	}
+	return c.usual
+}
+
+// settings reads the settings of a subscription's TLS.
+func (c *clients) settings(ctx context.Context, s *subscription) (*tls.Config, error) {
 	settings := usualTLS(c.options)
 	if s.tls.ca.name != "" {
 		pool, err := c.ca.get(ctx, s, s.tls.ca)
@@ -90,31 +124,7 @@ func (c *clients) of(ctx context.Context, s *subscription) (*http.Client, error)
 		}
 		settings.Certificates = []tls.Certificate{pair}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.own != nil && c.places == s.tls { // another attempt was faster
-		return c.own, nil
-	}
-	if c.own != nil {
-		c.own.CloseIdleConnections()
-	}
-	c.own, c.places = newClient(c.options, s, settings), s.tls
-	return c.own, nil
-}
-
-// ready returns the client of a subscription that needs no Secret to be read, or nil.
-func (c *clients) ready(s *subscription) *http.Client {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.own != nil && c.places == s.tls:
-		return c.own
-	case s.tls.ca.name != "" || s.tls.clientCert.name != "":
-		return nil
-	case c.usual == nil:
-		c.usual = newClient(c.options, s, usualTLS(c.options))
-	}
-	return c.usual
+	return settings, nil
 }
 
 // close frees the connections that are not in use.

@@ -30,6 +30,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.OptionalTypes(), ext.Strings(), ext.Sets(), ext.Bindings(), ext.TwoVarComprehensions(),
 		cel.ASTValidators(
 			cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateRegexLiterals(), unavailable{},
+			boundedPatterns{}, boundedComparisons{},
 		),
 	)
 	if err != nil {
@@ -88,10 +89,4 @@ func (sizes) EstimateSize(node checker.AstNode) *checker.SizeEstimate {
 		largest = maxValue
 	}
 	return &checker.SizeEstimate{Min: 0, Max: largest}
-}
-
-// EstimateCallCost implements checker.CostEstimator: what is left to it has the cost
-// that CEL gives it.
-func (sizes) EstimateCallCost(_, _ string, _ *checker.AstNode, _ []checker.AstNode) *checker.CallEstimate {
-	return nil
 }

@@ -9,12 +9,16 @@
 package expression
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common"
+	"github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/overloads"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/interpreter"
@@ -33,8 +37,17 @@ var (
 	// templateLimits are the API server's own: some 0.1 s an evaluation.
 	templateLimits = limits{estimated: 10_000_000, actual: 1_000_000}
 	// filterLimits are a hundredth of it, because a filter runs for every event of
-	// the namespace while other subscriptions wait for the same event.
+	// the namespace.
 	filterLimits = limits{estimated: 100_000, actual: 10_000}
+)
+
+const (
+	// maxDuration is how long one evaluation may take by the clock. The cost ends it long before
+	// that on a machine that is not overloaded, and for each event alike; this is for what the
+	// cost does not see.
+	maxDuration = time.Second
+	// interruptCheck is after how many turns of loops an evaluation looks at the clock.
+	interruptCheck = 64
 )
 
 // Error says what is wrong with an expression, and where.
@@ -53,6 +66,8 @@ type program struct {
 	source string
 	ast    *cel.Ast
 	cel    cel.Program
+	// atMost is how long one evaluation may take.
+	atMost time.Duration
 }
 
 // compile checks and compiles an expression whose result fits, which wanted names
@@ -62,35 +77,50 @@ func compile(source string, limits limits, fits func(*cel.Type) bool, wanted str
 	if err != nil {
 		return nil, err
 	}
-	ast, issues := env.Compile(source)
+	checked, issues := env.Compile(source)
 	if problems := issues.Errors(); len(problems) > 0 {
 		return nil, at(problems[0].Location, problems[0].Message)
 	}
 	start := common.NewLocation(1, 0)
-	if !fits(ast.OutputType()) {
-		return nil, at(start, fmt.Sprintf("the result is %s, it must be %s", cel.FormatCELType(ast.OutputType()), wanted))
+	if !fits(checked.OutputType()) {
+		return nil, at(start, fmt.Sprintf("the result is %s, it must be %s", cel.FormatCELType(checked.OutputType()), wanted))
 	}
-	cost, err := env.EstimateCost(ast, sizes{})
+	cost, err := env.EstimateCost(checked, sizes{})
 	if err != nil {
 		return nil, at(start, "the cost can't be estimated")
 	}
 	if cost.Max > limits.estimated {
 		return nil, at(start, fmt.Sprintf("it could cost up to %d, the limit is %d", cost.Max, limits.estimated))
 	}
-	compiled, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost), cel.CostLimit(limits.actual))
+	compiled, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostTracking(chargesOf(checked)), cel.CostLimit(limits.actual),
+		cel.InterruptCheckFrequency(interruptCheck))
 	if err != nil {
 		return nil, at(start, err.Error())
 	}
-	return &program{source: source, ast: ast, cel: compiled}, nil
+	return &program{source: source, ast: checked, cel: compiled, atMost: maxDuration}, nil
 }
 
 func at(place common.Location, message string) *Error {
 	return &Error{Line: max(1, place.Line()), Column: max(1, place.Column()+1), Message: message}
 }
 
+// chargesOf returns what an evaluation is charged by.
+func chargesOf(compiled *cel.Ast) charges {
+	c := charges{programs: map[string]int{}}
+	for _, call := range ast.MatchDescendants(ast.NavigateAST(compiled.NativeRep()), ast.FunctionMatcher(overloads.Matches)) {
+		args := call.AsCall().Args()
+		if pattern, constant := literalText(args[len(args)-1]); constant {
+			c.programs[pattern], _ = programSize(pattern) // it was compiled before
+		}
+	}
+	return c
+}
+
 // evaluate returns what the expression makes of an event. The error is an *Error.
 func (p *program) evaluate(event *contact.Event) (ref.Val, error) {
-	result, _, err := p.cel.Eval(map[string]any{variable: event})
+	ctx, cancel := context.WithTimeout(context.Background(), p.atMost) // it ends by itself, soon
+	defer cancel()
+	result, _, err := p.cel.ContextEval(ctx, map[string]any{variable: event})
 	if err != nil {
 		return nil, p.failure(err)
 	}
@@ -110,6 +140,9 @@ func (p *program) failure(err error) *Error {
 	var found *types.Err
 	if errors.As(err, &found) && found.NodeID() > 0 {
 		place = p.ast.NativeRep().SourceInfo().GetStartLocation(found.NodeID())
+	}
+	if errors.Is(err, interpreter.InterruptError{}) {
+		return at(place, "it took longer than one evaluation may")
 	}
 	var cancelled interpreter.EvalCancelledError
 	if errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded {

@@ -20,9 +20,13 @@ func LogErrors(logger logr.Logger) {
 	var last time.Time
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); now.Sub(last) >= complaintInterval {
+		now := time.Now()
+		due := now.Sub(last) >= complaintInterval
+		if due {
 			last = now
+		}
+		mu.Unlock()
+		if due { // not with the lock held: whoever reads the log may be slow
 			logger.Info("traces can't be sent", "cause", withoutAnswer(err).Error())
 		}
 	}))
