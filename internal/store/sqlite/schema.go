@@ -23,6 +23,12 @@ var migrations = []string{
 		value TEXT NOT NULL
 	) STRICT, WITHOUT ROWID;
 
+	CREATE TABLE namespaces ( -- whose data the store holds under a namespace's name
+		name   TEXT PRIMARY KEY,
+		uid    TEXT NOT NULL,    -- of the Namespace object
+		begins INTEGER NOT NULL  -- its events are behind this position
+	) STRICT, WITHOUT ROWID;
+
 	CREATE TABLE lists ( -- counters, kept with each change so that counting is free
 		namespace  TEXT NOT NULL,
 		name       TEXT NOT NULL,

@@ -1,0 +1,41 @@
+package store
+
+import (
+	"context"
+
+	"postbus.dev/postbus/internal/contact"
+)
+
+// Namespaces binds the data that the store holds under a namespace's name to the UID of
+// one Namespace object, so that a Namespace that is created later under the same name
+// gets none of it. Only the controller writes bindings.
+type Namespaces interface {
+	// LoadNamespace returns the binding of a namespace. It is zero, but for Name, while
+	// the namespace is not bound.
+	LoadNamespace(ctx context.Context, name string) (Namespace, error)
+	// AdoptNamespace binds a namespace to another UID and keeps all of its data. An empty
+	// from binds a namespace that is not bound. Nothing happens when the namespace is
+	// already bound to the UID to. ErrBound: it is bound to neither.
+	AdoptNamespace(ctx context.Context, name, from, to string) error
+	// RenewNamespace binds a namespace to another UID, and leaves it none of the data: its
+	// events begin at the end of the log, and its deliveries, templates and key usage are
+	// removed. Nothing happens when the namespace is already bound to the UID to.
+	// ErrBound: it is bound to neither UID, or the store still holds a contact or a
+	// subscription's delivery of the namespace.
+	RenewNamespace(ctx context.Context, name, from, to string) error
+	// RemoveEvents removes events of a list from the log, in one commit, and returns how
+	// many; limit is how many at most. Dead letters of these events go with them. A list
+	// without a name stands for all events of its namespace.
+	RemoveEvents(ctx context.Context, list contact.ListKey, limit int) (removed int, err error)
+}
+
+// Namespace is the binding of a namespace.
+type Namespace struct {
+	Name string
+	// UID is that of the Namespace object which the data belongs to; empty while the
+	// namespace is not bound.
+	UID string
+	// Begins is the position behind which the namespace's events are. Earlier events
+	// under its name belong to an earlier Namespace.
+	Begins int64
+}
