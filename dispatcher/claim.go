@@ -126,7 +126,7 @@ func (g *registry) register(ctx context.Context, started *entry, delivery store.
 func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery, life *life) *runner {
 	r := &runner{
 		key: s.key, token: delivery.Token, life: life,
-		log: g.options.Store, aside: g.options.Store, clock: g.options.Clock, tail: g.tail, calls: g.calls,
+		log: g.options.Store, aside: g.options.Store, spaces: g.options.Store, lists: g.lists, clock: g.options.Clock, tail: g.tail, calls: g.calls,
 		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
 		wake:   make(chan struct{}, 1),
 		sub:    s, ledger: newLedger(delivery, nil, s.ordering),

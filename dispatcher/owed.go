@@ -61,7 +61,11 @@ func (r *runner) nextOwed() (*subscription, store.Query) {
 	if len(owed.Spans) == 0 {
 		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit}
 	}
-	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: r.sub.filter, Limit: limit})
+	filter := r.sub.filter
+	if r.ledger.life.Replay.Of == v1alpha1.ReplayOfRange {
+		filter = r.replayFilter(r.sub)
+	}
+	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: filter, Limit: limit})
 }
 
 // takeOwedPage takes a page of the first span that is owed.
@@ -114,6 +118,8 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 	for i := range page {
 		switch {
 		case page[i].Position > query.UpTo: // it was set aside after the request
+		case !r.lists.has(page[i].List): // it stays a dead letter: the list may come back
+			r.ledger.leaveOut()
 		case s.wants(&page[i]):
 			r.ledger.takeOwed(&page[i])
 		default:

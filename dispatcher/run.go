@@ -79,8 +79,15 @@ type Store interface {
 	store.Texts
 	Forgetter
 	ContactFinder
+	namespaceLoader
 	// LinkKey returns what links to recipients are signed with.
 	LinkKey() link.Key
+}
+
+// namespaceLoader tells where in the log the events of a namespace begin.
+type namespaceLoader interface {
+	// LoadNamespace returns the binding of a namespace, which is zero while there is none.
+	LoadNamespace(ctx context.Context, name string) (store.Namespace, error)
 }
 
 // ContactFinder finds contacts.

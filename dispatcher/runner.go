@@ -62,6 +62,8 @@ type runner struct {
 	life   *life
 	log    store.Log
 	aside  asideReader
+	spaces namespaceLoader
+	lists  *listBook
 	clock  clock.Clock
 	tail   *tail
 	calls  *sharedCalls
@@ -218,9 +220,9 @@ func (r *runner) has(s *subscription) bool {
 	return reflect.DeepEqual(r.sub, s)
 }
 
-// lists are those whose events the runner may want; one without a name is for all of
+// wantedLists are those whose events the runner may want; one without a name is for all of
 // the namespace.
-func (r *runner) lists() []contact.ListKey {
+func (r *runner) wantedLists() []contact.ListKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sub.lists()
@@ -245,12 +247,12 @@ func (r *runner) offer(event *contact.Event) bool {
 	return true
 }
 
-// forget drops the open events of a person from before this one.
+// forget drops the open events that an event removes from the log.
 func (r *runner) forget(event *contact.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ledger.forget(event)
-	// A page that is being read may still know the person: it was asked for by
+	// A page that is being read may still have these events: it was asked for by
 	// another subscription then, and is not taken.
 	same := *r.sub
 	r.sub = &same

@@ -130,6 +130,8 @@ func (k *keyring) list(ctx context.Context, key *v1alpha1.ApiKey, scope v1alpha1
 		return nil, fmt.Errorf("%w: read its contact list: %w", errLookUp, err)
 	case list.DeletionTimestamp != nil:
 		return nil, listGone(scope)
+	case !list.IsBound():
+		return nil, errListNotReady
 	}
 	return list, nil
 }

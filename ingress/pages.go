@@ -95,7 +95,7 @@ func refusedPage(p *problem) pageAnswer {
 	switch p {
 	case errPlainHTTP:
 		kind = recipient.PageInsecure
-	case errUnavailable, errOverloaded:
+	case errUnavailable, errOverloaded, errListNotReady:
 		kind = recipient.PageLater
 	}
 	answer := pageOf(p.status, kind)
@@ -176,6 +176,8 @@ func (s *server) listOf(ctx context.Context, key contact.ListKey) (*v1alpha1.Con
 		return nil, fmt.Errorf("%w: %w", errLookUp, err)
 	case list.DeletionTimestamp != nil:
 		return nil, nil
+	case !list.IsBound():
+		return nil, errListNotReady
 	}
 	return list, nil
 }

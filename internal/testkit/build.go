@@ -1,7 +1,11 @@
 package testkit
 
 import (
+	"testing"
+
+	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
 )
@@ -9,6 +13,15 @@ import (
 // List returns the smallest valid ContactList.
 func List(namespace, name string) *v1alpha1.ContactList {
 	return &v1alpha1.ContactList{ObjectMeta: meta(namespace, name)}
+}
+
+// CreateBound creates a list and binds it to its namespace, as the controller does.
+func CreateBound(t testing.TB, writer client.Client, list *v1alpha1.ContactList) {
+	t.Helper()
+	g := NewWithT(t)
+	g.Expect(writer.Create(t.Context(), list)).To(Succeed())
+	list.Status.NamespaceUID = "bound"
+	g.Expect(writer.Status().Update(t.Context(), list)).To(Succeed())
 }
 
 // ApiKey returns the smallest valid ApiKey: it may write to the named list.
