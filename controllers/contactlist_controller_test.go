@@ -93,6 +93,7 @@ func TestContactsAreRemovedWithTheirList(t *testing.T) {
 	b.Expect(b.pass(list)).To(BeZero())
 	b.Expect(events(key)).To(BeZero())
 	b.expectNoList(key)
+	b.Expect(b.store.IsBound(t.Context(), string(list.UID))).To(BeFalse())
 	b.Expect(b.store.Count(t.Context(), listKey(other))).To(HaveField("Contacts", BeEquivalentTo(2*removedAtOnce+1)))
 	b.Expect(events(listKey(other))).To(Equal(1))
 	told, err := b.store.Read(t.Context(), store.Query{Filter: store.Filter{Namespace: b.namespace, Types: []v1alpha1.EventType{contact.EventListRemoved}}})

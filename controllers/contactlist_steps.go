@@ -71,7 +71,10 @@ func (c contactLists) cleanup(ctx context.Context, list *v1alpha1.ContactList) e
 	if err := c.namespaces.store.DropDelivery(ctx, store.MailKey(listKey(list))); err != nil {
 		return fmt.Errorf("drop the delivery of mails: %w", err)
 	}
-	return c.announceRemoval(ctx, list)
+	if err := c.announceRemoval(ctx, list); err != nil {
+		return err
+	}
+	return c.namespaces.store.ReleaseObject(ctx, string(list.UID))
 }
 
 // removalRemembered is for how long a repeated removal of a list is recognized.

@@ -31,6 +31,12 @@ type NamespaceStore interface {
 	AdoptNamespace(ctx context.Context, name, from, to string) error
 	// RenewNamespace binds a namespace to another UID and keeps none of its data.
 	RenewNamespace(ctx context.Context, name, from, to string) error
+	// BindObject notes that an object may use its namespace's data.
+	BindObject(ctx context.Context, namespace, namespaceUID, object string) error
+	// ReleaseObject revokes that.
+	ReleaseObject(ctx context.Context, object string) error
+	// IsBound reports whether an object may use its namespace's data.
+	IsBound(ctx context.Context, object string) (bool, error)
 	// RemoveEvents removes events of a list, or of a namespace, from the log.
 	RemoveEvents(ctx context.Context, list contact.ListKey, limit int) (removed int, err error)
 }
@@ -61,16 +67,16 @@ type namespaces struct {
 // binding is what a decision about a namespace found. One of the two is set.
 type binding struct{ uid, former string }
 
-// bind sets uid, which is the UID in the object's status, if the store's data of the
+// bind binds an object to its namespace and sets uid, which is in the object's status, if the store's data of the
 // object's namespace belongs to the Namespace that the object is in. Otherwise it sets
 // former to the UID of the Namespace that the data belongs to, and returns a refusal. The
 // Namespace is read only until an object is bound.
 func (n namespaces) bind(ctx context.Context, object client.Object, uid, former *string) error {
-	bound, err := n.store.LoadNamespace(ctx, object.GetNamespace())
+	bound, err := n.store.IsBound(ctx, string(object.GetUID()))
 	if err != nil {
 		return err
 	}
-	if *uid != "" && *uid == bound.UID {
+	if bound && *uid != "" {
 		return nil
 	}
 	found, err, _ := n.flights.Do(object.GetNamespace(), func() (any, error) { return n.decide(ctx, object.GetNamespace()) })
@@ -78,6 +84,11 @@ func (n namespaces) bind(ctx context.Context, object client.Object, uid, former 
 		return err
 	}
 	decided := found.(binding)
+	if err == nil {
+		if err := n.store.BindObject(ctx, object.GetNamespace(), decided.uid, string(object.GetUID())); err != nil {
+			return err
+		}
+	}
 	*uid, *former = decided.uid, decided.former
 	return err
 }

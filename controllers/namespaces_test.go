@@ -97,6 +97,9 @@ func replaced(t *testing.T, policy v1alpha1.DeletionPolicy) (b *bench, former st
 	former = b.namespaceUID()
 	b.Expect(list.Status.NamespaceUID).To(Equal(former))
 	b.Expect(crm.Status.NamespaceUID).To(Equal(former))
+	for _, object := range []client.Object{list, crm} {
+		b.Expect(b.store.IsBound(t.Context(), string(object.GetUID()))).To(BeTrue())
+	}
 	b.Expect(b.binding()).To(Equal(store.Namespace{Name: b.namespace, UID: former}))
 	addContact(t, b.store, listKey(list), "ada@example.com", contact.PermissionSingleOptIn)
 	b.replaceNamespace(list, crm)
@@ -115,6 +118,7 @@ func (b *bench) expectHeld(former string, list *v1alpha1.ContactList, crm *v1alp
 		ContainSubstring("kubectl annotate namespace %s postbus.dev/adopt-data-of=%s", b.namespace, former),
 		ContainSubstring("kubectl annotate namespace %s postbus.dev/remove-data-of=%s", b.namespace, former)))
 	b.Expect(list.IsBound()).To(BeFalse())
+	b.Expect(b.store.IsBound(b.t.Context(), string(list.UID))).To(BeFalse())
 	b.Expect(list.Status.FormerNamespaceUID).To(Equal(former))
 	b.Expect(list.Status.Contacts).To(BeNil(), "how many there were is not for everybody")
 
@@ -123,6 +127,7 @@ func (b *bench) expectHeld(former string, list *v1alpha1.ContactList, crm *v1alp
 	b.expect(crm, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNamespaceReplaced)
 	b.Expect(crm.Status.State).To(Equal(v1alpha1.StatePending))
 	b.Expect(crm.Status.NamespaceUID).To(BeEmpty())
+	b.Expect(b.store.IsBound(b.t.Context(), string(crm.UID))).To(BeFalse())
 	b.Expect(crm.Status.FormerNamespaceUID).To(Equal(former))
 	b.Expect(crm.Status.PendingEvents).To(BeNil())
 }

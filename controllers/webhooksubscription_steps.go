@@ -134,6 +134,9 @@ func (w webhookSubscriptions) cleanup(ctx context.Context, subscription *v1alpha
 		if err := w.store.DropDelivery(ctx, keyOf(subscription)); err != nil {
 			return fmt.Errorf("drop the delivery: %w", err)
 		}
+		if err := w.namespaces.store.ReleaseObject(ctx, string(subscription.UID)); err != nil {
+			return err
+		}
 	}
 	return w.secrets.remove(ctx, subscription)
 }

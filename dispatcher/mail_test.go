@@ -44,7 +44,7 @@ func (r *rig) declareList(name string, edit func(*v1alpha1.ContactList)) {
 	if edit != nil {
 		edit(list)
 	}
-	testkit.CreateBound(r.t, plane.Client, list)
+	testkit.CreateBound(r.t, plane.Client, r.store, list)
 }
 
 // optInTo stores an opt-in request to another list.

@@ -214,6 +214,9 @@ func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error 
 	case running != nil && s == nil:
 		g.cutOff(running)
 		return nil
+	case running != nil && running.runner.uid != s.uid:
+		g.cutOff(running) // then the row is followed again
+		return nil
 	case running != nil && running.life != life:
 		g.handOver(running)
 		return nil
@@ -248,7 +251,7 @@ func (g *registry) look(ctx context.Context, key store.SubscriptionKey) (*subscr
 	case isMail && !object.(*v1alpha1.ContactList).IsBound():
 		return nil, nil
 	case isMail:
-		return newMailDelivery(list), nil
+		return newMailDelivery(list, object.GetUID()), nil
 	case !object.GetDeletionTimestamp().IsZero():
 		return nil, nil
 	}

@@ -85,11 +85,10 @@ func TestReplayIsOfThePresentNamespace(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
 	r.declareList("newsletter", nil)
-	g.Expect(r.store.AdoptNamespace(t.Context(), r.namespace, "", "first")).To(Succeed())
 	former := r.post("ada@example.com")
 	_, err := r.store.Change(t.Context(), store.Change{List: r.list(), Address: "ada@example.com", Apply: contact.EndWithList})
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(r.store.RenewNamespace(t.Context(), r.namespace, "first", "second")).To(Succeed())
+	g.Expect(r.store.RenewNamespace(t.Context(), r.namespace, "bound", "second")).To(Succeed())
 	present := r.post("grace@example.com")
 	crm := r.subscribe("crm", nil)
 	r.run()
@@ -150,7 +149,23 @@ func TestMailsOfAListThatIsNotBound(t *testing.T) {
 	r.run()
 	g.Eventually(func() []string { return recipients(server) }, patience).Should(Equal([]string{"grace@example.com"}))
 	before := unbound.DeepCopy()
-	unbound.Status.NamespaceUID = "bound"
+	unbound.Status.NamespaceUID = testkit.Bind(t, r.store, unbound)
 	g.Expect(plane.Client.Status().Patch(t.Context(), unbound, client.MergeFrom(before))).To(Succeed())
 	g.Eventually(func() []string { return recipients(server) }, patience).Should(Equal([]string{"grace@example.com", "ada@example.com"}))
+}
+
+// A delivery that the store has of an earlier object of the name is not delivered for
+// another one, whatever that one's status says.
+func TestDeliveryOfAnEarlierObject(t *testing.T) {
+	g := NewWithT(t)
+	r := newRig(t)
+	crm, other := r.subscribe("crm", nil), r.subscribe("other", nil)
+	g.Expect(r.store.ReleaseObject(t.Context(), string(crm.UID))).To(Succeed())
+	id := r.post("ada@example.com")
+	r.run()
+	g.Eventually(func() []string { return r.ids("/other") }, patience).Should(Equal([]string{id}))
+	g.Eventually(r.delivery(other), patience).Should(HaveField("Open", BeEmpty()))
+	g.Expect(r.ids("/crm")).To(BeEmpty())
+	testkit.Bind(t, r.store, crm)
+	g.Eventually(func() []string { return r.ids("/crm") }, patience).Should(Equal([]string{id}))
 }

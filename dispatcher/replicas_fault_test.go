@@ -168,7 +168,7 @@ func testMailsOfReplicas(t *testing.T, r *rig) {
 	g := NewWithT(t)
 	server := testkit.NewMailServer(t, testkit.MailServerOptions{})
 	r.options.Mail = mailOptions(t, server, MailPlain)
-	testkit.CreateBound(t, plane.Client, testkit.List(r.namespace, "newsletter"))
+	testkit.CreateBound(t, plane.Client, r.store, testkit.List(r.namespace, "newsletter"))
 	r.receiver.Answer(http.StatusGone)
 	r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { s.Spec.Notify.Emails = []string{"ops@example.com"} })
 	replicas := map[string]*replica{"a": r.replicate("a"), "b": r.replicate("b")}

@@ -84,10 +84,12 @@ type Store interface {
 	LinkKey() link.Key
 }
 
-// namespaceLoader tells where in the log the events of a namespace begin.
+// namespaceLoader tells which data belongs to a namespace and its objects.
 type namespaceLoader interface {
 	// LoadNamespace returns the binding of a namespace, which is zero while there is none.
 	LoadNamespace(ctx context.Context, name string) (store.Namespace, error)
+	// IsBound reports whether an object may use the data of its namespace.
+	IsBound(ctx context.Context, object string) (bool, error)
 }
 
 // ContactFinder finds contacts.

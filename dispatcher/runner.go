@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/internal/contact"
@@ -63,6 +64,8 @@ type runner struct {
 	log    store.Log
 	aside  asideReader
 	spaces namespaceLoader
+	// uid is that of the object that the runner delivers for.
+	uid    types.UID
 	lists  *listBook
 	clock  clock.Clock
 	tail   *tail

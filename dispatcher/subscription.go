@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -29,6 +30,8 @@ var defaultIntervals = []time.Duration{5 * time.Minute, 5 * time.Minute, 5 * tim
 // opt-in mails have one too, of fewer fields. It is never changed, only replaced.
 type subscription struct {
 	key store.SubscriptionKey
+	// uid is that of the object that the delivery is for; empty for notices.
+	uid types.UID
 	// accepted: the controller has accepted the spec. held: nothing is sent, events
 	// wait.
 	accepted, held bool
@@ -71,6 +74,7 @@ func newSubscription(object *v1alpha1.WebhookSubscription) *subscription {
 	spec := &object.Spec
 	s := &subscription{
 		key:      store.SubscriptionKey{Namespace: object.Namespace, Name: object.Name},
+		uid:      object.UID,
 		accepted: isAccepted(object),
 		held:     isHeld(object),
 		filter: store.Filter{

@@ -10,6 +10,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/link"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 // A list that is not bound to its namespace shows and changes nothing that the store has
@@ -55,4 +56,30 @@ func (f *fixture) bind(t *testing.T, uid string) {
 		err := f.objects.Get(t.Context(), name, seen)
 		return seen.IsBound(), err
 	}).WithTimeout(10 * time.Second).Should(Equal(uid != ""))
+}
+
+// Whoever may write the status of lists, as authors with a right on all resources of
+// postbus.dev can, gets nothing by it: the store must have bound the list.
+func TestStatusAloneBindsNoList(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	forged := testkit.List(f.namespace, "forged")
+	g.Expect(plane.Client.Create(t.Context(), forged)).To(Succeed())
+	forged.Status.NamespaceUID = "bound"
+	g.Expect(plane.Client.Status().Update(t.Context(), forged)).To(Succeed())
+	g.Eventually(func() (bool, error) {
+		seen := &v1alpha1.ContactList{}
+		err := f.objects.Get(t.Context(), client.ObjectKeyFromObject(forged), seen)
+		return seen.IsBound(), client.IgnoreNotFound(err)
+	}).WithTimeout(10 * time.Second).Should(BeTrue())
+	key := f.issue(t, "thief", func(key *v1alpha1.ApiKey) {
+		key.Spec.ListRef.Name, key.Spec.Scopes = forged.Name, []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsRead}
+	})
+	read := func() answer { return f.read(t, "/v1/lists/forged/contacts", key) }
+	got := read()
+	g.Expect(got.status).To(Equal(http.StatusServiceUnavailable))
+	g.Expect(got.body).To(ContainSubstring(`"code":"ListNotReady"`))
+
+	testkit.Bind(t, f.store, forged)
+	g.Expect(read().status).To(Equal(http.StatusOK))
 }

@@ -116,7 +116,7 @@ func startIn(t *testing.T, namespace string, objects client.Reader, change ...fu
 	g.Expect(err).NotTo(HaveOccurred())
 	f.address = listener.Addr().String()
 	options := ingress.Options{
-		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, KeyUses: f.store,
+		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, Bindings: f.store, KeyUses: f.store,
 		Texts: f.store, Callbacks: f.store, LinkKey: f.store.LinkKey(), Registerer: f.registry, Now: func() time.Time { return now },
 	}
 	for _, apply := range change {
@@ -141,7 +141,7 @@ func startIn(t *testing.T, namespace string, objects client.Reader, change ...fu
 // declare makes a list, as a user and the controller do, and waits until ingress sees it.
 func (f *fixture) declare(t *testing.T, list *v1alpha1.ContactList) {
 	t.Helper()
-	testkit.CreateBound(t, plane.Client, list)
+	testkit.CreateBound(t, plane.Client, f.store, list)
 	NewWithT(t).Eventually(func() (bool, error) {
 		seen := &v1alpha1.ContactList{}
 		err := f.objects.Get(t.Context(), client.ObjectKeyFromObject(list), seen)

@@ -176,10 +176,8 @@ func (s *server) listOf(ctx context.Context, key contact.ListKey) (*v1alpha1.Con
 		return nil, fmt.Errorf("%w: %w", errLookUp, err)
 	case list.DeletionTimestamp != nil:
 		return nil, nil
-	case !list.IsBound():
-		return nil, errListNotReady
 	}
-	return list, nil
+	return list, s.keys.bindings.check(ctx, list)
 }
 
 // follow does what a good link is for.

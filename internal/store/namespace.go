@@ -23,6 +23,14 @@ type Namespaces interface {
 	// ErrBound: it is bound to neither UID, or the store still holds a contact or a
 	// subscription's delivery of the namespace.
 	RenewNamespace(ctx context.Context, name, from, to string) error
+	// BindObject notes that an object of the API server, named by its UID, may use the data
+	// of a namespace. ErrBound: the namespace is not bound to namespaceUID. RenewNamespace
+	// revokes it for all objects of a namespace.
+	BindObject(ctx context.Context, namespace, namespaceUID, object string) error
+	// ReleaseObject revokes it for one object; it does nothing when there is no such object.
+	ReleaseObject(ctx context.Context, object string) error
+	// IsBound reports whether an object may use the data of its namespace.
+	IsBound(ctx context.Context, object string) (bool, error)
 	// RemoveEvents removes events of a list from the log, in one commit, and returns how
 	// many; limit is how many at most. Dead letters of these events go with them. A list
 	// without a name stands for all events of its namespace.

@@ -31,8 +31,16 @@ const (
 		t AS (DELETE FROM attempts USING renewed r WHERE namespace = r.name),
 		x AS (DELETE FROM texts USING renewed r WHERE namespace = r.name),
 		l AS (DELETE FROM lists USING renewed r WHERE namespace = r.name),
-		k AS (DELETE FROM key_usage USING renewed r WHERE namespace = r.name)
+		k AS (DELETE FROM key_usage USING renewed r WHERE namespace = r.name),
+		b AS (DELETE FROM bound_objects USING renewed r WHERE namespace = r.name)
 		SELECT FROM renewed`
+
+	bindObject = `INSERT INTO bound_objects (uid, namespace) SELECT $3, name FROM namespaces WHERE name = $1 AND uid = $2
+		ON CONFLICT (uid) DO UPDATE SET namespace = excluded.namespace`
+
+	releaseObject = `DELETE FROM bound_objects WHERE uid = $1`
+
+	selectBound = `SELECT EXISTS (SELECT FROM bound_objects WHERE uid = $1)`
 
 	// The list is left out of the condition where all of the namespace is meant.
 	removeEventsOfNamespace = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1 LIMIT $2),` + removeOld
@@ -87,6 +95,41 @@ func (s *Store) bind(ctx context.Context, name, uid string, queue func(*pgx.Batc
 		return fmt.Errorf("bind a namespace: %w", err)
 	}
 	return nil
+}
+
+// BindObject implements store.Namespaces.
+func (s *Store) BindObject(ctx context.Context, namespace, namespaceUID, object string) error {
+	var changed int64
+	err := s.write(ctx, func(batch *pgx.Batch) {
+		batch.Queue(bindObject, namespace, namespaceUID, object).Exec(func(made pgconn.CommandTag) error {
+			changed = made.RowsAffected()
+			return nil
+		})
+	})
+	if err == nil && changed == 0 {
+		err = store.ErrBound
+	}
+	if err != nil {
+		return fmt.Errorf("bind an object: %w", err)
+	}
+	return nil
+}
+
+// ReleaseObject implements store.Namespaces.
+func (s *Store) ReleaseObject(ctx context.Context, object string) error {
+	err := s.write(ctx, func(batch *pgx.Batch) { batch.Queue(releaseObject, object) })
+	if err != nil {
+		return fmt.Errorf("release an object: %w", err)
+	}
+	return nil
+}
+
+// IsBound implements store.Namespaces.
+func (s *Store) IsBound(ctx context.Context, object string) (bound bool, err error) {
+	if err := s.readRow(ctx, []any{&bound}, selectBound, object); err != nil {
+		return false, fmt.Errorf("look for an object's binding: %w", err)
+	}
+	return bound, nil
 }
 
 // RemoveEvents implements store.Namespaces.

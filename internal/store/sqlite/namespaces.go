@@ -24,6 +24,12 @@ const (
 		AND NOT EXISTS (SELECT 1 FROM contacts WHERE namespace = ?1)
 		AND NOT EXISTS (SELECT 1 FROM deliveries WHERE namespace = ?1 AND ` + ofSubscription + `)`
 
+	bindObject = `INSERT OR REPLACE INTO bound_objects (uid, namespace) SELECT ?3, name FROM namespaces WHERE name = ?1 AND uid = ?2`
+
+	releaseObject = `DELETE FROM bound_objects WHERE uid = ?`
+
+	selectBound = `SELECT EXISTS (SELECT 1 FROM bound_objects WHERE uid = ?)`
+
 	// eventsOfList are events of a list, or of a namespace where ?2 is empty: no name of a
 	// list is above '~'. The order is that of the index on addresses.
 	eventsOfList = `(SELECT position FROM events WHERE namespace = ?1 AND list BETWEEN ?2 AND iif(?2 = '', '~', ?2)
@@ -63,7 +69,7 @@ func (s *Store) RenewNamespace(ctx context.Context, name, from, to string) error
 		if err != nil || !renewed {
 			return err
 		}
-		for _, table := range []string{"deliveries", "set_aside", "requests", "attempts", "texts", "lists", "key_usage"} {
+		for _, table := range []string{"deliveries", "set_aside", "requests", "attempts", "texts", "lists", "key_usage", "bound_objects"} {
 			if _, err := tx.conn.ExecContext(tx.ctx, `DELETE FROM `+table+` WHERE namespace = ?`, name); err != nil {
 				return err
 			}
@@ -92,6 +98,45 @@ func (tx *transaction) bind(name, uid string, statement *sql.Stmt, arguments ...
 		err = refusal{store.ErrBound}
 	}
 	return rows > 0, err
+}
+
+// BindObject implements store.Namespaces.
+func (s *Store) BindObject(ctx context.Context, namespace, namespaceUID, object string) error {
+	err := s.writer.do(ctx, func(tx *transaction) error {
+		result, err := tx.exec(tx.bindObject, namespace, namespaceUID, object)
+		if err != nil {
+			return err
+		}
+		rows, err := result.RowsAffected()
+		if err == nil && rows == 0 {
+			err = refusal{store.ErrBound}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("bind an object: %w", err)
+	}
+	return nil
+}
+
+// ReleaseObject implements store.Namespaces.
+func (s *Store) ReleaseObject(ctx context.Context, object string) error {
+	err := s.writer.do(ctx, func(tx *transaction) error {
+		_, err := tx.exec(tx.releaseObject, object)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("release an object: %w", err)
+	}
+	return nil
+}
+
+// IsBound implements store.Namespaces.
+func (s *Store) IsBound(ctx context.Context, object string) (bound bool, err error) {
+	if err := s.read.QueryRowContext(ctx, selectBound, object).Scan(&bound); err != nil {
+		return false, fmt.Errorf("look for an object's binding: %w", err)
+	}
+	return bound, nil
 }
 
 // RemoveEvents implements store.Namespaces.

@@ -29,6 +29,11 @@ var migrations = []string{
 		begins INTEGER NOT NULL  -- its events are behind this position
 	) STRICT, WITHOUT ROWID;
 
+	CREATE TABLE bound_objects ( -- lists and subscriptions that may use their namespace's data
+		uid       TEXT PRIMARY KEY,
+		namespace TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+
 	CREATE TABLE lists ( -- counters, kept with each change so that counting is free
 		namespace  TEXT NOT NULL,
 		name       TEXT NOT NULL,

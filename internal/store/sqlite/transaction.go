@@ -27,6 +27,7 @@ type transaction struct {
 	upsertRequest, dropRequests                                                                                   *sql.Stmt
 	upsertAttempts, touchDelivery, dropAttempts                                                                   *sql.Stmt
 	adoptNamespace, renewNamespace, namespaceIsBound                                                              *sql.Stmt
+	bindObject, releaseObject                                                                                     *sql.Stmt
 	removeSetAside, removeEvents                                                                                  *sql.Stmt
 	prepared                                                                                                      []*sql.Stmt
 }
@@ -72,6 +73,8 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.adoptNamespace:    adoptNamespace,
 		&tx.renewNamespace:    renewNamespace,
 		&tx.namespaceIsBound:  namespaceIsBound,
+		&tx.bindObject:        bindObject,
+		&tx.releaseObject:     releaseObject,
 		&tx.removeSetAside:    removeSetAside,
 		&tx.removeEvents:      removeEvents,
 	} {

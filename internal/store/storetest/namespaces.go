@@ -102,6 +102,30 @@ func testRenewNamespace(t *testing.T, s store.Store) {
 	g.Expect(s.Count(t.Context(), list)).To(HaveField("Contacts", BeEquivalentTo(1)))
 }
 
+func testBindObject(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	const object, other = "object", "other"
+	bind := func(namespace, uid, object string) error { return s.BindObject(t.Context(), namespace, uid, object) }
+	g.Expect(bind(list.Namespace, firstUID, object)).To(MatchError(store.ErrBound), "the namespace is not bound")
+	g.Expect(s.AdoptNamespace(t.Context(), list.Namespace, "", firstUID)).To(Succeed())
+	g.Expect(s.AdoptNamespace(t.Context(), "sales", "", thirdUID)).To(Succeed())
+	g.Expect(bind(list.Namespace, secondUID, object)).To(MatchError(store.ErrBound), "it is bound to another one")
+	g.Expect(s.IsBound(t.Context(), object)).To(BeFalse())
+	for range 2 { // a repeat does nothing
+		g.Expect(bind(list.Namespace, firstUID, object)).To(Succeed())
+		g.Expect(s.IsBound(t.Context(), object)).To(BeTrue())
+	}
+	g.Expect(bind("sales", thirdUID, other)).To(Succeed())
+	g.Expect(s.ReleaseObject(t.Context(), object)).To(Succeed())
+	g.Expect(s.ReleaseObject(t.Context(), "nothing")).To(Succeed())
+	g.Expect(s.IsBound(t.Context(), object)).To(BeFalse())
+
+	g.Expect(bind(list.Namespace, firstUID, object)).To(Succeed())
+	g.Expect(s.RenewNamespace(t.Context(), list.Namespace, firstUID, secondUID)).To(Succeed())
+	g.Expect(s.IsBound(t.Context(), object)).To(BeFalse(), "it was of the earlier Namespace")
+	g.Expect(s.IsBound(t.Context(), other)).To(BeTrue())
+}
+
 func testRemoveEvents(t *testing.T, s store.Store) {
 	g := NewWithT(t)
 	crmToken := open(t, s, crm)

@@ -19,6 +19,11 @@ CREATE TABLE namespaces ( -- whose data the store holds under a namespace's name
   begins bigint NOT NULL DEFAULT 0 -- its events are behind this position
 );
 
+CREATE TABLE bound_objects ( -- lists and subscriptions that may use their namespace's data
+  uid       text COLLATE "C" PRIMARY KEY,
+  namespace text COLLATE "C" NOT NULL
+);
+
 CREATE TABLE lists ( -- counters, kept with each change so that counting is free
   namespace  text NOT NULL,
   name       text NOT NULL,
