@@ -159,6 +159,9 @@ func (n namespaces) replace(ctx context.Context, name, from, to string) error {
 			return err
 		}
 	}
+	if err := removeEvents(ctx, n.store, contact.ListKey{Namespace: name}); err != nil {
+		return err
+	}
 	deliveries, err := n.store.DeliveriesSince(ctx, 0)
 	if err != nil {
 		return err
@@ -170,9 +173,6 @@ func (n namespaces) replace(ctx context.Context, name, from, to string) error {
 		if err := n.store.DropDelivery(ctx, deliveries[i].Key); err != nil {
 			return err
 		}
-	}
-	if err := removeEvents(ctx, n.store, contact.ListKey{Namespace: name}); err != nil {
-		return err
 	}
 	return n.store.RenewNamespace(ctx, name, from, to)
 }

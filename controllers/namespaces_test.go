@@ -86,11 +86,11 @@ func (b *bench) head() int64 {
 func replaced(t *testing.T, policy v1alpha1.DeletionPolicy) (b *bench, former string, list *v1alpha1.ContactList, crm *v1alpha1.WebhookSubscription) {
 	t.Helper()
 	b = newBench(t)
-	make := func() {
+	declare := func() {
 		list, crm = testkit.List(b.namespace, "newsletter"), testkit.Subscription(b.namespace, "crm", "https://crm.example.com")
 		list.Spec.DeletionPolicy = policy
 	}
-	make()
+	declare()
 	b.create(list, crm)
 	b.pass(list)
 	b.pass(crm)
@@ -103,7 +103,7 @@ func replaced(t *testing.T, policy v1alpha1.DeletionPolicy) (b *bench, former st
 	b.Expect(b.binding()).To(Equal(store.Namespace{Name: b.namespace, UID: former}))
 	addContact(t, b.store, listKey(list), "ada@example.com", contact.PermissionSingleOptIn)
 	b.replaceNamespace(list, crm)
-	make()
+	declare()
 	b.createSoon(list, crm)
 	b.now = time.Now().Add(time.Hour)
 	return b, former, list, crm

@@ -350,6 +350,7 @@ type ContactListStatus struct {
 	// for the list are answered 503, and no mail of it is sent.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	NamespaceUID string `json:"namespaceUID,omitempty"`
 
@@ -359,6 +360,7 @@ type ContactListStatus struct {
 	// postbus.dev/adopt-data-of or postbus.dev/remove-data-of of the Namespace.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	FormerNamespaceUID string `json:"formerNamespaceUID,omitempty"`
 

@@ -95,6 +95,7 @@ type WebhookSubscriptionStatus struct {
 	// is sent.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	NamespaceUID string `json:"namespaceUID,omitempty"`
 
@@ -104,6 +105,7 @@ type WebhookSubscriptionStatus struct {
 	// postbus.dev/adopt-data-of or postbus.dev/remove-data-of of the Namespace.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	FormerNamespaceUID string `json:"formerNamespaceUID,omitempty"`
 

@@ -42,10 +42,12 @@ const (
 
 	selectBound = `SELECT EXISTS (SELECT FROM bound_objects WHERE uid = $1)`
 
-	// The list is left out of the condition where all of the namespace is meant.
-	removeEventsOfNamespace = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1 LIMIT $2),` + removeOld
+	// The order is that of the index on addresses, so that a page is all that is read.
+	removeEventsOfNamespace = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1
+		ORDER BY list, address, position LIMIT $2),` + removeOld
 
-	removeEventsOfList = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1 AND list = $3 LIMIT $2),` + removeOld
+	removeEventsOfList = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1 AND list = $3
+		ORDER BY address, position LIMIT $2),` + removeOld
 
 	removeOld = ` a AS (DELETE FROM set_aside WHERE position IN (SELECT position FROM old))
 		DELETE FROM events WHERE (position, day) IN (SELECT position, day FROM old)`
