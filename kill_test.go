@@ -130,7 +130,7 @@ func dropFinalizers(t *testing.T, objects ...client.Object) {
 	})
 }
 
-// waitUntilReady waits for the controller, and until ingress has seen the key.
+// waitUntilReady waits for the controller, and until ingress has seen the key and the list.
 func (d declared) waitUntilReady(t *testing.T, i *installation) {
 	t.Helper()
 	g := NewWithT(t)
@@ -149,7 +149,7 @@ func (d declared) waitUntilReady(t *testing.T, i *installation) {
 		return ready == 2
 	}))
 	g.Eventually(func() string { return postForm(t, i.ingress, url.Values{"key": {d.key}}) }, patience).
-		Should(And(ContainSubstring(`"error"`), Not(ContainSubstring("KeyUnknown"))))
+		Should(And(ContainSubstring(`"error"`), Not(Or(ContainSubstring("KeyUnknown"), ContainSubstring("ListNotReady")))))
 }
 
 // forms keeps a connection for each caller, who does not wait for ever for a process

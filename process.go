@@ -188,6 +188,7 @@ func (p *process) runIngress(ctx context.Context) error {
 		Objects:        p.objects,
 		Contacts:       p.store,
 		Reader:         p.store,
+		Bindings:       p.store,
 		KeyUses:        p.store,
 		Texts:          p.store,
 		Callbacks:      p.store,

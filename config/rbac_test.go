@@ -41,7 +41,8 @@ var (
 			"apikeys.postbus.dev/status", "contactlists.postbus.dev/status", "webhooksubscriptions.postbus.dev/status"),
 		verbs("update", "apikeys.postbus.dev/finalizers", "webhooksubscriptions.postbus.dev/finalizers"),
 		verbs("get list watch create patch delete", "secrets"),
-		verbs("create patch", "events.events.k8s.io"))
+		verbs("create patch", "events.events.k8s.io"),
+		verbs("get", "namespaces"))
 	leaseRights = slices.Concat(
 		verbs("create", "leases.coordination.k8s.io"),
 		verbs("get update", "leases.coordination.k8s.io:controller.postbus.dev"))

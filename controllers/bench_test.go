@@ -7,6 +7,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,8 +81,17 @@ func (b *bench) platform() platform {
 
 func (b *bench) secrets() secrets { return secrets{client: plane.Client, reader: plane.Client} }
 
+func (b *bench) namespaces() namespaces {
+	return namespaces{
+		reader: plane.Client, store: b.store, flights: &singleflight.Group{}, now: func() time.Time { return b.now },
+	}
+}
+
 func (b *bench) lists() contactLists {
-	return contactLists{platform: b.platform(), reader: plane.Client, store: b.store, contacts: b.store, inspected: &b.inspected}
+	return contactLists{
+		platform: b.platform(), reader: plane.Client, store: b.store, namespaces: b.namespaces(), operations: b.store,
+		inspected: &b.inspected,
+	}
 }
 
 func (b *bench) keys() apiKeys {
@@ -89,7 +99,9 @@ func (b *bench) keys() apiKeys {
 }
 
 func (b *bench) subscriptions() webhookSubscriptions {
-	return webhookSubscriptions{platform: b.platform(), secrets: b.secrets(), store: b.store, guard: b.guard}
+	return webhookSubscriptions{
+		platform: b.platform(), secrets: b.secrets(), store: b.store, namespaces: b.namespaces(), guard: b.guard,
+	}
 }
 
 func (b *bench) create(objects ...client.Object) {

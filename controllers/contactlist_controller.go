@@ -17,17 +17,18 @@ import (
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 
 // contactLists makes ContactLists true: their contacts are counted, and the
-// templates that they name are checked and published. A list takes contacts as
-// soon as the API server took it, whatever is wrong with its templates. Contacts outlive
-// it, unless its policy says otherwise.
+// templates that they name are checked and published. A list takes contacts as soon as it
+// is bound to its namespace, whatever is wrong with its templates. Contacts outlive it,
+// unless its policy says otherwise.
 type contactLists struct {
 	platform
 	// reader reads from the API server: ConfigMaps, of which the cache has the metadata
 	// only, as it is with Secrets, and lists whose contacts are to be removed.
-	reader    client.Reader
-	store     ListStore
-	contacts  ContactRemover
-	inspected *verdicts
+	reader     client.Reader
+	store      ListStore
+	namespaces namespaces
+	operations OperationRaiser
+	inspected  *verdicts
 }
 
 func (c contactLists) loop() *loop[*v1alpha1.ContactList] {
@@ -35,7 +36,7 @@ func (c contactLists) loop() *loop[*v1alpha1.ContactList] {
 		client:   c.client,
 		recorder: c.recorder,
 		empty:    func() *v1alpha1.ContactList { return &v1alpha1.ContactList{} },
-		steps:    []step[*v1alpha1.ContactList]{c.count, c.publish},
+		steps:    []step[*v1alpha1.ContactList]{c.bind, c.count, c.publish},
 		leaves:   deletesContacts,
 		cleanup:  c.cleanup,
 		gone:     c.inspected.forget,

@@ -60,6 +60,16 @@ func TestContactsAreRemovedWithTheirList(t *testing.T) {
 		addContacts(t, b.store, listKey(made), 2*removedAtOnce+1)
 	}
 	key := listKey(list)
+	for n := range removedAtOnce + 1 {
+		addContact(t, b.store, key, fmt.Sprintf("%d@example.com", n), contact.PermissionNone)
+	}
+	addContact(t, b.store, listKey(other), "0@example.com", contact.PermissionNone)
+	events := func(of contact.ListKey) (count int) {
+		b.t.Helper()
+		read, err := b.store.Read(t.Context(), store.Query{Filter: store.Filter{Namespace: of.Namespace, Lists: []string{of.Name}}, Limit: 10_000})
+		b.Expect(err).NotTo(HaveOccurred())
+		return len(read)
+	}
 	contacts := func() int64 {
 		b.t.Helper()
 		counts, err := b.store.Count(t.Context(), key)
@@ -77,11 +87,18 @@ func TestContactsAreRemovedWithTheirList(t *testing.T) {
 		b.Expect(b.pass(list)).To(Equal(reconcile.Result{RequeueAfter: removalPause}))
 		b.Expect(contacts()).To(Equal(left))
 	}
-	b.Expect(b.pass(list)).To(BeZero())
+	b.Expect(b.pass(list)).To(Equal(reconcile.Result{RequeueAfter: removalPause}))
 	b.Expect(contacts()).To(BeZero())
+	b.Expect(events(key)).To(Equal(1), "events go with the contacts, a page at a time")
+	b.Expect(b.pass(list)).To(BeZero())
+	b.Expect(events(key)).To(BeZero())
 	b.expectNoList(key)
+	b.Expect(b.store.IsBound(t.Context(), string(list.UID))).To(BeFalse())
 	b.Expect(b.store.Count(t.Context(), listKey(other))).To(HaveField("Contacts", BeEquivalentTo(2*removedAtOnce+1)))
-	b.Expect(b.store.Head(t.Context())).To(BeZero(), "no event tells of it")
+	b.Expect(events(listKey(other))).To(Equal(1))
+	told, err := b.store.Read(t.Context(), store.Query{Filter: store.Filter{Namespace: b.namespace, Types: []v1alpha1.EventType{contact.EventListRemoved}}})
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(told).To(ConsistOf(HaveField("Operation", HaveValue(Equal(contact.Operation{Kind: "ContactList", Name: "newsletter"})))))
 }
 
 func (b *bench) expectNoList(key contact.ListKey) {

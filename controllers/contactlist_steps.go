@@ -19,10 +19,12 @@ import (
 )
 
 const (
-	// removalDelay is how long contacts stay after their list was deleted. Ingress takes
-	// some until it hears of that, and they are to be removed too.
+	// removalDelay is how long contacts stay after their list was deleted, or after a
+	// Namespace took the place of an earlier one. Ingress takes some until its informer
+	// has seen the deletion, and they are to be removed too.
 	removalDelay = 5 * time.Second
-	// removedAtOnce is how many are removed in a commit, which other writers wait for.
+	// removedAtOnce is how many contacts, or events, are removed in a commit, which other
+	// writers wait for.
 	removedAtOnce = 500
 	// removalPause lets other lists have their turn.
 	removalPause = time.Millisecond
@@ -32,7 +34,17 @@ func deletesContacts(list *v1alpha1.ContactList) bool {
 	return list.Spec.DeletionPolicy == v1alpha1.DeletionDelete
 }
 
-// cleanup removes contacts of a list that is deleted, and waits while there are more.
+// bind owns status.namespaceUID and status.formerNamespaceUID.
+func (c contactLists) bind(ctx context.Context, list *v1alpha1.ContactList) error {
+	err := c.namespaces.bind(ctx, list, &list.Status.NamespaceUID, &list.Status.FormerNamespaceUID)
+	if refusalIn(err) != nil {
+		list.Status.Contacts, list.Status.Subscribed = nil, nil
+	}
+	return err
+}
+
+// cleanup removes contacts and events of a list that is deleted, and waits while there
+// are more. The data of an earlier Namespace is not the list's to remove.
 func (c contactLists) cleanup(ctx context.Context, list *v1alpha1.ContactList) error {
 	if !deletesContacts(list) { // it said so once
 		return nil
@@ -41,25 +53,44 @@ func (c contactLists) cleanup(ctx context.Context, list *v1alpha1.ContactList) e
 	if err := live(ctx, c.reader, list, known); err != nil || known.UID != list.UID {
 		return err
 	}
+	switch err := c.bind(ctx, list.DeepCopy()); {
+	case refusalIn(err) != nil, apierrors.IsNotFound(err):
+		return nil //nolint:nilerr // what the store has is an earlier Namespace's
+	case err != nil:
+		return err
+	}
 	if left := removalDelay - c.now().Sub(list.DeletionTimestamp.Time); left > 0 {
 		return wait{left}
 	}
-	page, next, err := c.contacts.ListContacts(ctx, listKey(list), "", removedAtOnce)
+	if err := removeContacts(ctx, c.namespaces.store, listKey(list)); err != nil {
+		return err
+	}
+	if err := removeEvents(ctx, c.namespaces.store, listKey(list)); err != nil {
+		return err
+	}
+	if err := c.namespaces.store.DropDelivery(ctx, store.MailKey(listKey(list))); err != nil {
+		return fmt.Errorf("drop the delivery of mails: %w", err)
+	}
+	if err := c.announceRemoval(ctx, list); err != nil {
+		return err
+	}
+	return c.namespaces.store.ReleaseObject(ctx, string(list.UID))
+}
+
+// removalRemembered is for how long a repeated removal of a list is recognized.
+const removalRemembered = 24 * time.Hour
+
+// announceRemoval tells the dispatchers that the log no longer has the list's events.
+// They hold some of them in memory, to send or to retry.
+func (c contactLists) announceRemoval(ctx context.Context, list *v1alpha1.ContactList) error {
+	now := c.now()
+	once := store.Once{Key: "ContactList/" + string(list.UID) + "/removed", Now: now, Until: now.Add(removalRemembered)}
+	err := c.operations.RaiseOnce(ctx, once, contact.Event{
+		Type: contact.EventListRemoved, Source: contact.SourceAPI, Time: now, List: contact.ListKey{Namespace: list.Namespace},
+		Operation: &contact.Operation{Kind: kindContactList, Name: list.Name},
+	})
 	if err != nil {
-		return fmt.Errorf("list the contacts to remove: %w", err)
-	}
-	if len(page) == 0 {
-		return nil
-	}
-	removals := make([]store.Change, len(page))
-	for i := range page {
-		removals[i] = store.Change{List: listKey(list), ContactID: page[i].ID, Apply: contact.EndWithList}
-	}
-	if _, err := c.contacts.ChangeAll(ctx, removals); err != nil {
-		return fmt.Errorf("remove contacts: %w", err)
-	}
-	if next != "" {
-		return wait{removalPause}
+		return fmt.Errorf("announce the removal of the list: %w", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -42,6 +43,7 @@ type Store interface {
 	LogPruner
 	KeyUseKeeper
 	OperationRaiser
+	NamespaceStore
 }
 
 // ListStore counts contacts and keeps the texts of mails and pages.
@@ -275,11 +277,15 @@ func addControllers(m manager.Manager, options Options) error {
 	contactsChanged, deliveriesChanged, keysUsed := make(changes), make(changes), make(changes)
 	uses := &keyUses{}
 
+	spaces := namespaces{reader: m.GetAPIReader(), store: options.Store, flights: &singleflight.Group{}, now: options.Now}
 	lists := contactLists{
-		platform: shared, reader: m.GetAPIReader(), store: options.Store, contacts: options.Store, inspected: &verdicts{},
+		platform: shared, reader: m.GetAPIReader(), store: options.Store, namespaces: spaces, operations: options.Store,
+		inspected: &verdicts{},
 	}
 	keys := apiKeys{platform: shared, secrets: values, store: options.Store, operations: options.Store, uses: uses}
-	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store, guard: options.Guard}
+	subscriptions := webhookSubscriptions{
+		platform: shared, secrets: values, store: options.Store, namespaces: spaces, guard: options.Guard,
+	}
 	return errors.Join(
 		lists.watch(m, contactsChanged),
 		keys.watch(m, keysUsed),

@@ -27,8 +27,9 @@ const subscriptionWorkers = 8
 // tells what became of it.
 type webhookSubscriptions struct {
 	platform
-	secrets secrets
-	store   DeliveryKeeper
+	secrets    secrets
+	store      DeliveryKeeper
+	namespaces namespaces
 	// guard says where callbacks may point.
 	guard guard.Policies
 }
@@ -38,7 +39,7 @@ func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {
 		client:   w.client,
 		recorder: w.recorder,
 		empty:    func() *v1alpha1.WebhookSubscription { return &v1alpha1.WebhookSubscription{} },
-		steps:    []step[*v1alpha1.WebhookSubscription]{w.mirror, w.accept, w.awaitOverlap},
+		steps:    []step[*v1alpha1.WebhookSubscription]{w.bind, w.mirror, w.accept, w.awaitOverlap},
 		conclude: concludeSubscription,
 		tell:     w.tell,
 		cleanup:  w.cleanup,

@@ -5,12 +5,25 @@ import (
 	"errors"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/expression"
 	"postbus.dev/postbus/internal/store"
 )
+
+// bind owns status.namespaceUID and status.formerNamespaceUID. Until the subscription is
+// bound it is not accepted: a delivery in the store may be an earlier Namespace's.
+func (w webhookSubscriptions) bind(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	status := &subscription.Status
+	err := w.namespaces.bind(ctx, subscription, &status.NamespaceUID, &status.FormerNamespaceUID)
+	if refused := refusalIn(err); refused != nil {
+		status.Secrets = nil
+		setCondition(subscription, v1alpha1.ConditionAccepted, isFalse(refused.reason, refused.message))
+	}
+	return err
+}
 
 // accept owns the condition Accepted.
 func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
@@ -113,8 +126,17 @@ func (w webhookSubscriptions) cleanup(ctx context.Context, subscription *v1alpha
 	case known.UID != "" && known.UID != subscription.UID:
 		return nil // whoever let this one go has cleaned up
 	}
-	if err := w.store.DropDelivery(ctx, keyOf(subscription)); err != nil {
-		return fmt.Errorf("drop the delivery: %w", err)
+	switch err := w.bind(ctx, subscription.DeepCopy()); {
+	case refusalIn(err) != nil, apierrors.IsNotFound(err): // the delivery is an earlier Namespace's
+	case err != nil:
+		return err
+	default:
+		if err := w.store.DropDelivery(ctx, keyOf(subscription)); err != nil {
+			return fmt.Errorf("drop the delivery: %w", err)
+		}
+		if err := w.namespaces.store.ReleaseObject(ctx, string(subscription.UID)); err != nil {
+			return err
+		}
 	}
 	return w.secrets.remove(ctx, subscription)
 }

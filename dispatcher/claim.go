@@ -16,7 +16,8 @@ import (
 // be heard of.
 const ownedRetry = time.Second
 
-// errNotOpen: the controller has not opened the row. It changes the object's status once
+// errNotOpen: the controller has not opened the row for this object: the row may be that
+// of an object of an earlier Namespace. It changes the object's status once
 // it has, which is heard of; to ask again is for when that changed nothing.
 var errNotOpen = errors.New("the controller has not opened the delivery state")
 
@@ -48,6 +49,14 @@ type entry struct {
 // claim makes this dispatcher the owner of a row, with a runner that goes on where
 // the row says.
 func (g *registry) claim(ctx context.Context, s *subscription, life *life) error {
+	if s.uid != "" {
+		switch bound, err := g.options.Store.IsBound(ctx, string(s.uid)); {
+		case err != nil:
+			return err
+		case !bound:
+			return errNotOpen
+		}
+	}
 	delivery, err := g.options.Store.ClaimDelivery(ctx, s.key, g.members.name)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -138,8 +147,8 @@ func (r *runner) load(delivery store.Delivery, events []contact.Event, requests 
 // newRunner returns a runner that has no open events yet.
 func (g *registry) newRunner(ctx context.Context, s *subscription, delivery store.Delivery, life *life) *runner {
 	r := &runner{
-		key: s.key, token: delivery.Token, life: life,
-		log: g.options.Store, aside: g.options.Store, clock: g.options.Clock, tail: g.tail, calls: g.calls,
+		key: s.key, uid: s.uid, token: delivery.Token, life: life,
+		log: g.options.Store, aside: g.options.Store, spaces: g.options.Store, lists: g.lists, clock: g.options.Clock, tail: g.tail, calls: g.calls,
 		logger: logr.FromContextOrDiscard(ctx).WithValues("namespace", s.key.Namespace, "name", s.key.Name),
 		wake:   make(chan struct{}, 1),
 		sub:    s, ledger: newLedger(delivery, nil, s.ordering),

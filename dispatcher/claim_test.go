@@ -41,6 +41,7 @@ func TestRowThatIsNotOpen(t *testing.T) {
 	r.options.Store = counted
 	object := testkit.Subscription(r.namespace, "crm", r.receiver.URL()+"/crm")
 	g.Expect(plane.Client.Create(t.Context(), object)).To(Succeed())
+	testkit.Bind(t, r.store, object)
 	r.run()
 	const times = 6
 	g.Eventually(counted.times).WithTimeout(patience).Should(HaveLen(times))

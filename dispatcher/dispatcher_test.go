@@ -134,6 +134,7 @@ func (r *rig) subscribe(name string, edit func(*v1alpha1.WebhookSubscription)) *
 	}
 	g.Expect(client.IgnoreAlreadyExists(plane.Client.Create(r.t.Context(), secret))).To(Succeed())
 	g.Expect(plane.Client.Create(r.t.Context(), object)).To(Succeed())
+	object.Status.NamespaceUID = testkit.Bind(r.t, r.store, object)
 	g.Expect(r.store.OpenDelivery(r.t.Context(), keyOf(object))).To(Succeed())
 	r.accept(object)
 	return object

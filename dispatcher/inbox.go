@@ -44,14 +44,14 @@ func (i *inbox) pop() {
 	}
 }
 
-// forget removes the events of a contact from before this one, and returns them.
+// forget removes the events that an event erases, and returns them.
 func (i *inbox) forget(event *contact.Event) (removed []*contact.Event) {
 	i.events = slices.DeleteFunc(i.events, func(other *contact.Event) bool {
-		forgets := other.Position < event.Position && other.List == event.List && other.Address == event.Address
-		if forgets {
+		removes := event.Removes(other)
+		if removes {
 			removed = append(removed, other)
 		}
-		return forgets
+		return removes
 	})
 	return removed
 }
@@ -142,7 +142,7 @@ func (r *runner) dropInboxes() {
 	r.owed.loaded = false
 }
 
-// forgetInboxes drops the events of a contact from before this one. mu is held.
+// forgetInboxes drops the events that an event erases. mu is held.
 func (r *runner) forgetInboxes(event *contact.Event) {
 	for _, removed := range r.inbox.forget(event) {
 		r.lag.taken(removed.Position)

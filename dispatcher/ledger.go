@@ -265,10 +265,10 @@ func (l *ledger) noteFailure(e *openEvent, o outcome, now time.Time) {
 	}
 }
 
-// forget drops the open events of a person from before this one.
+// forget drops the open events that an event removes from the log.
 func (l *ledger) forget(event *contact.Event) {
-	for position, e := range l.open {
-		if position >= event.Position || e.event.List != event.List || e.event.Address != event.Address {
+	for _, e := range l.open {
+		if !event.Removes(e.event) {
 			continue
 		}
 		if e.inFlight {

@@ -213,6 +213,7 @@ func TestForgottenEventsAreDropped(t *testing.T) {
 	sent = sendAll(l, start)
 	g.Expect(positions(sent)).To(Equal([]int64{2}))
 	deletion := of(5, 2, "ada")
+	deletion.Forget = true
 	l.take(deletion, start)
 	l.forget(deletion)
 	g.Expect(positions(sendAll(l, start))).To(BeEmpty(), "the deletion waits for 2, which is under way")

@@ -39,9 +39,9 @@ const (
 var mailIntervals = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
 // newMailDelivery returns the delivery of a list's opt-in mails.
-func newMailDelivery(list contact.ListKey) *subscription {
+func newMailDelivery(list contact.ListKey, uid types.UID) *subscription {
 	return &subscription{
-		key: store.MailKey(list),
+		key: store.MailKey(list), uid: uid,
 		filter: store.Filter{
 			Namespace: list.Namespace, Lists: []string{list.Name}, Types: []v1alpha1.EventType{contact.EventOptInMail},
 		},

@@ -44,7 +44,7 @@ func (r *rig) declareList(name string, edit func(*v1alpha1.ContactList)) {
 	if edit != nil {
 		edit(list)
 	}
-	NewWithT(r.t).Expect(plane.Client.Create(r.t.Context(), list)).To(Succeed())
+	testkit.CreateBound(r.t, plane.Client, r.store, list)
 	r.checkList(list)
 }
 

@@ -100,13 +100,15 @@ func numberedFields(c *contact.Contact, list *listNumbers) []mailingworkField {
 
 // listNumbers are the numbers that a ContactList gives itself and its fields.
 type listNumbers struct {
+	// bound: the events that the store holds under the list's name are the list's.
+	bound          bool
 	id             int32
 	standardFields map[string]int32
 	customFields   map[string]int32
 }
 
 func newListNumbers(list *v1alpha1.ContactList) *listNumbers {
-	numbers := &listNumbers{standardFields: map[string]int32{}, customFields: map[string]int32{}}
+	numbers := &listNumbers{bound: list.IsBound(), standardFields: map[string]int32{}, customFields: map[string]int32{}}
 	if list.Spec.ID != nil {
 		numbers.id = *list.Spec.ID
 	}
@@ -135,6 +137,21 @@ func (b *listBook) set(key contact.ListKey, numbers *listNumbers) {
 		return
 	}
 	b.byKey.Store(key, numbers)
+}
+
+// has reports whether a list exists whose events may be replayed. Operational events
+// belong to no list.
+func (b *listBook) has(key contact.ListKey) bool { return key.Name == "" || b.of(key).bound }
+
+// names returns the names of the lists in a namespace whose events may be replayed.
+func (b *listBook) names(namespace string) (names []string) {
+	b.byKey.Range(func(key, numbers any) bool {
+		if key := key.(contact.ListKey); key.Namespace == namespace && numbers.(*listNumbers).bound {
+			names = append(names, key.Name)
+		}
+		return true
+	})
+	return names
 }
 
 // of returns a list's numbers. A list that is gone has none: its number is 0.

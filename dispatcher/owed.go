@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
@@ -61,7 +62,11 @@ func (r *runner) nextOwed() (*subscription, store.Query) {
 	if len(owed.Spans) == 0 {
 		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit}
 	}
-	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: r.sub.filter, Limit: limit})
+	filter := r.sub.filter
+	if r.ledger.life.Replay.Of == v1alpha1.ReplayOfRange {
+		filter = r.replayFilter(r.sub)
+	}
+	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: filter, Limit: limit})
 }
 
 // takeOwedPage takes a page of the first span that is owed.
@@ -103,7 +108,14 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 	}
 	now := r.clock.Now()
 	page = slices.DeleteFunc(page, func(event contact.Event) bool {
-		return event.Position > query.UpTo // it was set aside after the request
+		switch {
+		case event.Position > query.UpTo: // it was set aside after the request
+			return true
+		case !r.lists.has(event.List): // it stays a dead letter: the list may come back
+			r.ledger.leaveOut()
+			return true
+		}
+		return false
 	})
 	r.receiveOwed(page, upTo, now)
 	return nil

@@ -47,13 +47,22 @@ func newAside(t *testing.T) (*meanwhile, *runner) {
 	g.Expect(err).NotTo(HaveOccurred())
 	log := &meanwhile{Store: opened}
 	r := &runner{
-		key: key, log: log, aside: log, clock: clock.RealClock{}, wake: make(chan struct{}, 1), ledger: perContact(),
-		sub: &subscription{filter: store.Filter{Namespace: key.Namespace}, format: standard{}},
+		key: key, log: log, aside: log, spaces: opened, lists: bookOf("newsletter"), clock: clock.RealClock{}, wake: make(chan struct{}, 1), ledger: perContact(),
+		sub: &subscription{key: key, filter: store.Filter{Namespace: key.Namespace}, format: standard{}},
 	}
 	plan, err := r.planAside(t.Context())
 	g.Expect(err).NotTo(HaveOccurred())
 	r.ledger.startReplay(v1alpha1.ReplayOfFailed, plan.owed, start)
 	return log, r
+}
+
+// bookOf knows lists of the namespace marketing.
+func bookOf(names ...string) *listBook {
+	book := &listBook{}
+	for _, name := range names {
+		book.set(contact.ListKey{Namespace: "marketing", Name: name}, &listNumbers{bound: true})
+	}
+	return book
 }
 
 // What was read of a person before they were forgotten is not taken after.

@@ -19,6 +19,7 @@ import (
 func TestAttemptsAreKept(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
+	r.declareList("newsletter", nil)
 	crm := r.subscribe("crm", nil)
 	r.receiver.Answer(http.StatusServiceUnavailable)
 	stop := r.run()

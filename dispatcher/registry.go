@@ -242,6 +242,9 @@ func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error 
 	case running != nil && s == nil:
 		g.cutOff(running)
 		return nil
+	case running != nil && running.runner.uid != s.uid:
+		g.cutOff(running) // then the row is followed again
+		return nil
 	case running != nil && running.life != life:
 		g.handOver(running)
 		return nil
@@ -255,7 +258,8 @@ func (g *registry) follow(ctx context.Context, key store.SubscriptionKey) error 
 }
 
 // look returns what is to be delivered from a row; nil when nothing is, because
-// its object is gone. Mails of a list that is gone wait, as it may come back.
+// its object is gone. Mails of a list that is gone wait, as it may come back. Mails of a
+// list that is not bound to its namespace wait until it is: they may be another list's.
 func (g *registry) look(ctx context.Context, key store.SubscriptionKey) (*subscription, error) {
 	if key.IsNotices() {
 		return newNoticeDelivery(key), nil
@@ -272,8 +276,10 @@ func (g *registry) look(ctx context.Context, key store.SubscriptionKey) (*subscr
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("read %T: %w", object, err)
+	case isMail && !object.(*v1alpha1.ContactList).IsBound():
+		return nil, nil
 	case isMail:
-		return newMailDelivery(list), nil
+		return newMailDelivery(list, object.GetUID()), nil
 	case !object.GetDeletionTimestamp().IsZero():
 		return nil, nil
 	}
@@ -308,7 +314,8 @@ func (g *registry) ask(request store.Request) {
 	}
 }
 
-// forget has the runners of a namespace drop what they have of a person.
+// forget drops the events that an event removes from the log from all runners of its
+// namespace.
 func (g *registry) forget(event *contact.Event) {
 	for _, r := range g.all() {
 		if r.key.Namespace == event.List.Namespace {

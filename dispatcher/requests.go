@@ -280,21 +280,42 @@ func (r *runner) planRange(ctx context.Context, s *subscription, cursor int64, r
 	if err != nil {
 		return replayPlan{}, err
 	}
+	space, err := r.spaces.LoadNamespace(ctx, r.key.Namespace)
+	if err != nil {
+		return replayPlan{}, err
+	}
+	after = max(after, space.Begins)
 	upTo = min(upTo, cursor) // the rest is sent anyway
 	plan := replayPlan{of: v1alpha1.ReplayOfRange}
 	if after >= upTo {
 		return plan, nil
 	}
 	plan.owed.Spans = []store.Span{{After: after, UpTo: upTo}}
-	plan.owed.Events, err = countEvents(ctx, r.log, store.Query{After: after, UpTo: upTo, Filter: s.filter})
+	plan.owed.Events, err = countEvents(ctx, r.log, store.Query{After: after, UpTo: upTo, Filter: r.replayFilter(s)})
 	return plan, err
 }
 
+// replayFilter returns the filter for a replay: only events of lists that exist match. A
+// list that is gone may have been somebody else's, and its events are not read again.
+func (r *runner) replayFilter(s *subscription) store.Filter {
+	filter := s.filter
+	filter.Lists = slices.DeleteFunc(r.lists.names(s.key.Namespace), func(name string) bool {
+		return len(s.filter.Lists) > 0 && !slices.Contains(s.filter.Lists, name)
+	})
+	if len(filter.Lists) == 0 {
+		filter.Types = []v1alpha1.EventType{contact.EventNone}
+	}
+	return filter
+}
+
 func (r *runner) planEvent(ctx context.Context, s *subscription, cursor int64, request store.Request) (replayPlan, error) {
+	space, err := r.spaces.LoadNamespace(ctx, r.key.Namespace)
+	if err != nil {
+		return replayPlan{}, err
+	}
 	position, ok := store.EventPosition(request.EventID)
 	var found []contact.Event
-	if ok {
-		var err error
+	if ok && position > space.Begins {
 		if found, err = r.log.Read(ctx, store.Query{Positions: []int64{position}, Limit: 1}); err != nil {
 			return replayPlan{}, err
 		}
@@ -309,6 +330,8 @@ func (r *runner) planEvent(ctx context.Context, s *subscription, cursor int64, r
 	switch {
 	case len(found) == 0 || found[0].ID != request.EventID || found[0].List.Namespace != r.key.Namespace:
 		return replayPlan{refusal: "The log has no event of this id."}, nil
+	case !r.lists.has(found[0].List):
+		return replayPlan{refusal: fmt.Sprintf("The event's list %s does not exist.", found[0].List.Name)}, nil
 	case !wanted:
 		return replayPlan{refusal: "The event is none that the subscription asks for."}, nil
 	case position > cursor:

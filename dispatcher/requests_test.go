@@ -43,6 +43,7 @@ func (r *rig) replayed() (ids []string) {
 // after the other.
 func TestReplays(t *testing.T) {
 	r := newRig(t)
+	r.declareList("newsletter", nil)
 	other := newRig(t)
 	other.store = r.store
 	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) {
@@ -112,6 +113,7 @@ func TestReplays(t *testing.T) {
 func TestPoisonBesideHealthyEvents(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
+	r.declareList("newsletter", nil)
 	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) {
 		s.Spec.Retry.Intervals = []metav1.Duration{{Duration: time.Second}}
 	})
@@ -239,6 +241,7 @@ func TestTestInPlaceOfAnother(t *testing.T) {
 func TestForgottenInAReplayWhileNobodyRuns(t *testing.T) {
 	g := NewWithT(t)
 	r := newRig(t)
+	r.declareList("newsletter", nil)
 	crm := r.subscribe("crm", func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []v1alpha1.EventType{contact.EventSubscribe} })
 	stop := r.run()
 	id := r.post("ada@example.com")

@@ -83,8 +83,17 @@ type Store interface {
 	store.Texts
 	Forgetter
 	ContactFinder
+	namespaceLoader
 	// LinkKey returns what links to recipients are signed with.
 	LinkKey() link.Key
+}
+
+// namespaceLoader tells which data belongs to a namespace and its objects.
+type namespaceLoader interface {
+	// LoadNamespace returns the binding of a namespace, which is zero while there is none.
+	LoadNamespace(ctx context.Context, name string) (store.Namespace, error)
+	// IsBound reports whether an object may use the data of its namespace.
+	IsBound(ctx context.Context, object string) (bool, error)
 }
 
 // ContactFinder finds contacts.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/internal/contact"
@@ -62,6 +63,10 @@ type runner struct {
 	life   *life
 	log    store.Log
 	aside  asideReader
+	spaces namespaceLoader
+	// uid is that of the object that the runner delivers for.
+	uid    types.UID
+	lists  *listBook
 	clock  clock.Clock
 	tail   *tail
 	calls  *sharedCalls
@@ -249,9 +254,9 @@ func (r *runner) has(s *subscription) bool {
 	return reflect.DeepEqual(r.sub, s)
 }
 
-// lists are those whose events the runner may want; one without a name is for all of
+// wantedLists are those whose events the runner may want; one without a name is for all of
 // the namespace.
-func (r *runner) lists() []contact.ListKey {
+func (r *runner) wantedLists() []contact.ListKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sub.lists()
@@ -276,7 +281,7 @@ func (r *runner) offer(event *contact.Event) bool {
 	return true
 }
 
-// forget drops the open events of a person from before this one.
+// forget drops the open events that an event removes from the log.
 func (r *runner) forget(event *contact.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -286,7 +291,7 @@ func (r *runner) forget(event *contact.Event) {
 	}
 	r.ledger.forget(event)
 	r.forgetInboxes(event)
-	// A page that is being read may still know the person: it was asked for by
+	// A page that is being read may still have these events: it was asked for by
 	// another subscription then, and is not taken.
 	same := *r.sub
 	r.sub = &same

@@ -61,7 +61,7 @@ func TestSparseEventsAreFoundByParts(t *testing.T) {
 	newRunner := func(t *testing.T) (*runner, *sparseLog) {
 		log := newSparseLog(t, only)
 		return &runner{
-			key: store.SubscriptionKey{Namespace: "marketing", Name: "crm"}, log: log, clock: clock.RealClock{}, wake: make(chan struct{}, 1),
+			key: store.SubscriptionKey{Namespace: "marketing", Name: "crm"}, log: log, lists: bookOf("newsletter"), clock: clock.RealClock{}, wake: make(chan struct{}, 1),
 			tail: &tail{position: end, window: window{after: end}, live: map[contact.ListKey]map[*runner]struct{}{}}, ledger: perContact(),
 			sub: &subscription{key: store.SubscriptionKey{Namespace: "marketing", Name: "crm"}, format: standard{}, ordering: v1alpha1.OrderingPerContact},
 		}, log

@@ -30,7 +30,7 @@ var defaultIntervals = []time.Duration{5 * time.Minute, 5 * time.Minute, 5 * tim
 // opt-in mails have one too, of fewer fields. It is never changed, only replaced.
 type subscription struct {
 	key store.SubscriptionKey
-	// uid is the WebhookSubscription's.
+	// uid is that of the object that the delivery is for; empty for notices.
 	uid types.UID
 	// accepted: the controller has accepted this spec, and has refused none since. held: nothing is
 	// sent, events wait.

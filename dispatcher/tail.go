@@ -28,8 +28,8 @@ const (
 type tail struct {
 	log   store.Log
 	clock clock.Clock
-	// forget is called with each event that forgets somebody, for the runners
-	// that are not on the tail too.
+	// forget is called with each event that removes others from the log, for the
+	// runners that are not on the tail too.
 	forget func(event *contact.Event)
 	// askForMail is called with the list of each mail that is asked for, for the
 	// first one starts the runner of the list's mails.
@@ -119,7 +119,7 @@ func (t *tail) offer(event *contact.Event) {
 		t.offerTo(event.List, event)
 	}
 	switch {
-	case event.Forget:
+	case event.Erases():
 		t.forget(event)
 	case event.Type == contact.EventOptInMail:
 		t.askForMail(event.List)
@@ -161,7 +161,7 @@ func (t *tail) join(r *runner) {
 	if !r.goLive(t.position) {
 		return
 	}
-	for _, list := range r.lists() {
+	for _, list := range r.wantedLists() {
 		if t.live[list] == nil {
 			t.live[list] = map[*runner]struct{}{}
 		}
@@ -172,7 +172,7 @@ func (t *tail) join(r *runner) {
 // remove takes a runner from among the live ones, if it is there. mu is held, and the
 // runner's subscription is what it was when it joined.
 func (t *tail) remove(r *runner) {
-	for _, list := range r.lists() {
+	for _, list := range r.wantedLists() {
 		delete(t.live[list], r)
 		if len(t.live[list]) == 0 {
 			delete(t.live, list)

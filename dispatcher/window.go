@@ -19,10 +19,10 @@ type window struct {
 	events []*contact.Event
 }
 
-// add adds the event behind all others. One that forgets somebody lets go of all
-// before it.
+// add adds the event behind all others. An event that removes others from the log empties
+// the window first.
 func (w *window) add(event *contact.Event) {
-	if event.Forget {
+	if event.Erases() {
 		w.after, w.events = event.Position-1, nil
 	}
 	w.events = append(w.events, event)

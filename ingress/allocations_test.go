@@ -71,7 +71,7 @@ func (f *fixture) startQuiet(t *testing.T) string {
 	stopped := make(chan error, 1)
 	go func() {
 		stopped <- ingress.Run(ctx, ingress.Options{
-			Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, KeyUses: f.store,
+			Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, Bindings: f.store, KeyUses: f.store,
 			Texts: f.store, Callbacks: f.store, LinkKey: f.store.LinkKey(), Registerer: prometheus.NewRegistry(), KeyUseInterval: time.Hour,
 		})
 	}()

@@ -93,6 +93,11 @@ var (
 		message: "contacts can't be stored at the moment, nothing was stored",
 		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
 	}
+	errListNotReady = &problem{
+		status: http.StatusServiceUnavailable, code: "ListNotReady",
+		message: "the contact list is not ready yet, nothing was stored; see its status",
+		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
+	}
 	errOverloaded = &problem{
 		status: http.StatusServiceUnavailable, code: "Overloaded",
 		message: "too many calls at the moment, nothing was stored",

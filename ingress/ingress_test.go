@@ -116,7 +116,7 @@ func startIn(t *testing.T, namespace string, objects client.Reader, change ...fu
 	g.Expect(err).NotTo(HaveOccurred())
 	f.address = listener.Addr().String()
 	options := ingress.Options{
-		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, KeyUses: f.store,
+		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, Bindings: f.store, KeyUses: f.store,
 		Texts: f.store, Callbacks: f.store, LinkKey: f.store.LinkKey(), Registerer: f.registry, Now: func() time.Time { return now },
 	}
 	for _, apply := range change {
@@ -133,9 +133,20 @@ func startIn(t *testing.T, namespace string, objects client.Reader, change ...fu
 		cancel()
 		<-returned
 	})
-	g.Expect(plane.Client.Create(t.Context(), newsletter(f.namespace))).To(Succeed())
+	f.declare(t, newsletter(f.namespace))
 	f.key = f.issue(t, "website-form", nil)
 	return f
+}
+
+// declare makes a list, as a user and the controller do, and waits until ingress sees it.
+func (f *fixture) declare(t *testing.T, list *v1alpha1.ContactList) {
+	t.Helper()
+	testkit.CreateBound(t, plane.Client, f.store, list)
+	NewWithT(t).Eventually(func() (bool, error) {
+		seen := &v1alpha1.ContactList{}
+		err := f.objects.Get(t.Context(), client.ObjectKeyFromObject(list), seen)
+		return seen.IsBound(), client.IgnoreNotFound(err)
+	}).WithTimeout(10 * time.Second).Should(BeTrue())
 }
 
 func (f *fixture) openStore(t *testing.T) {

@@ -24,10 +24,11 @@ var errLookUp = errors.New("look up the api key")
 
 // keyring finds the ApiKey of a presented key, and what it may write to.
 type keyring struct {
-	objects client.Reader
-	now     func() time.Time
-	uses    keyUses
-	limits  rateLimits
+	objects  client.Reader
+	bindings *bindings
+	now      func() time.Time
+	uses     keyUses
+	limits   rateLimits
 }
 
 // grant is what a presented key allows.
@@ -131,5 +132,5 @@ func (k *keyring) list(ctx context.Context, key *v1alpha1.ApiKey, scope v1alpha1
 	case list.DeletionTimestamp != nil:
 		return nil, listGone(scope)
 	}
-	return list, nil
+	return list, k.bindings.check(ctx, list)
 }

@@ -135,7 +135,7 @@ func TestKeyWritesToItsOwnListOnly(t *testing.T) {
 	g := NewWithT(t)
 	f := startEverywhere(t)
 	other := &fixture{namespace: plane.Namespace(t), objects: f.objects, store: f.store}
-	g.Expect(plane.Client.Create(t.Context(), newsletter(other.namespace))).To(Succeed())
+	other.declare(t, newsletter(other.namespace))
 	key := other.issue(t, "website-form", nil)
 	g.Eventually(func() int {
 		return f.send(t, request{query: "email=max@example.com&key=" + key}).status

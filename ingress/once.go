@@ -37,9 +37,10 @@ func (c call) once(r *http.Request) (*store.Once, error) {
 	if name == "" || len(name) > maxIdempotencyKey {
 		return nil, illegalValue(idempotencyHeader, "must have 1 to 255 characters")
 	}
-	// Digests, because callers put addresses into such names.
+	// Digests, because callers put addresses into such names. The UID keeps out repeats of
+	// what was sent to an earlier namespace of this name.
 	return &store.Once{
-		Key:         digest(c.grant.key.Namespace, c.grant.key.Name, r.URL.Path, name),
+		Key:         digest(c.grant.list.Status.NamespaceUID, c.grant.key.Namespace, c.grant.key.Name, r.URL.Path, name),
 		Fingerprint: c.fingerprint(),
 		Now:         c.at,
 		Until:       c.at.Add(onceFor),

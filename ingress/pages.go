@@ -95,7 +95,7 @@ func refusedPage(p *problem) pageAnswer {
 	switch p {
 	case errPlainHTTP:
 		kind = recipient.PageInsecure
-	case errUnavailable, errOverloaded:
+	case errUnavailable, errOverloaded, errListNotReady:
 		kind = recipient.PageLater
 	}
 	answer := pageOf(p.status, kind)
@@ -177,7 +177,7 @@ func (s *server) listOf(ctx context.Context, key contact.ListKey) (*v1alpha1.Con
 	case list.DeletionTimestamp != nil:
 		return nil, nil
 	}
-	return list, nil
+	return list, s.keys.bindings.check(ctx, list)
 }
 
 // follow does what a good link is for.

@@ -57,9 +57,10 @@ func newServer(options Options, metrics *Metrics) *server {
 		metrics: metrics,
 		limits:  newLimits(options, metrics),
 		keys: &keyring{
-			objects: options.Objects,
-			now:     now,
-			uses:    keyUses{store: options.KeyUses, objects: options.Objects},
+			objects:  options.Objects,
+			bindings: newBindings(options.Bindings),
+			now:      now,
+			uses:     keyUses{store: options.KeyUses, objects: options.Objects},
 		},
 		now: now,
 	}

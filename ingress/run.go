@@ -51,6 +51,8 @@ type Options struct {
 	Contacts store.Contacts
 	// Reader is where contacts are read back from.
 	Reader store.ContactReader
+	// Bindings is where it is kept which lists are bound to their namespace.
+	Bindings ObjectBindings
 	// KeyUses is where it is kept when keys were last used.
 	KeyUses KeyUseNoter
 	// KeyUseInterval is how often that is written; 0 means 10 seconds. It is

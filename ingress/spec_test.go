@@ -5,10 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	. "github.com/onsi/gomega"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -130,14 +128,10 @@ func (f *fixture) mails(t *testing.T, email string) (count int) {
 // their own.
 func (f *fixture) another(t *testing.T, change func(*v1alpha1.ContactList)) *fixture {
 	t.Helper()
-	g := NewWithT(t)
 	other := &fixture{namespace: plane.Namespace(t), address: f.address, objects: f.objects, store: f.store, logs: f.logs, registry: f.registry}
 	list := newsletter(other.namespace)
 	change(list)
-	g.Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
-	g.Eventually(func() error {
-		return f.objects.Get(t.Context(), client.ObjectKeyFromObject(list), &v1alpha1.ContactList{})
-	}).WithTimeout(10 * time.Second).Should(Succeed())
+	f.declare(t, list)
 	other.key = other.issue(t, "website-form", nil)
 	return other
 }

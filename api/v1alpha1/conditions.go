@@ -15,7 +15,8 @@ const Finalizer = "postbus.dev/cleanup"
 //     ReasonSuspended, because a subscription that is suspended on purpose is as
 //     its spec wants it.
 //   - False: on a ContactList ReasonTemplateNotFound, ReasonTemplateInvalid and
-//     ReasonMailingInvalid; the list takes contacts all the same. On a
+//     ReasonMailingInvalid; the list takes contacts all the same. Also
+//     ReasonNamespaceReplaced; then it takes none. On a
 //     WebhookSubscription ReasonFailing and ReasonDeactivated. On that and on an ApiKey the False
 //     reasons of ConditionAccepted; on an ApiKey also ReasonExpired and
 //     ReasonSuspended, because the key is refused then.
@@ -30,7 +31,7 @@ const ConditionReady = "Ready"
 //   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretTaken; on an
 //     ApiKey also ReasonKeyTooWeak, on a WebhookSubscription also
 //     ReasonSecretInvalid, ReasonCallbackInvalid, ReasonCallbackForbidden,
-//     ReasonFilterInvalid and ReasonTemplateInvalid.
+//     ReasonFilterInvalid, ReasonTemplateInvalid and ReasonNamespaceReplaced.
 //   - Unknown: ReasonProgressing.
 const ConditionAccepted = "Accepted"
 
@@ -80,6 +81,9 @@ const (
 	ReasonSecretTaken = "SecretTaken"
 	// ReasonKeyTooWeak: the ApiKey's Secret holds a key of less than 128 bits.
 	ReasonKeyTooWeak = "KeyTooWeak"
+	// ReasonNamespaceReplaced: the store holds contacts or subscriptions of an earlier
+	// Namespace of this name. An annotation on the Namespace must decide about them.
+	ReasonNamespaceReplaced = "NamespaceReplaced"
 	// ReasonExpired: spec.expiresAt has passed.
 	ReasonExpired = "Expired"
 	// ReasonSuspended: spec.suspend is true.

@@ -95,9 +95,11 @@ type ContactListSpec struct {
 	// +optional
 	Pages Pages `json:"pages,omitzero"`
 
-	// deletionPolicy says what becomes of the contacts when the list is deleted.
-	// Retain, the default, keeps them: a list of the same name finds them again.
-	// Delete removes them for good, without events.
+	// deletionPolicy says what becomes of the contacts and events of the list when the
+	// list is deleted. Retain, the default, keeps them: a list of the same name in the
+	// same Namespace object continues with them. Delete removes them for good. No
+	// subscription gets an event about that, and events of the list that are not yet
+	// delivered are dropped.
 	//
 	// +optional
 	// +default="Retain"
@@ -341,6 +343,26 @@ type ContactListStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// namespaceUID is the UID of the Namespace whose data the list uses in the
+	// store. The controller sets it once the data that the store holds under the
+	// namespace's name is known to belong to this Namespace. Unset, requests
+	// for the list are answered 503, and no mail of it is sent.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	NamespaceUID string `json:"namespaceUID,omitempty"`
+
+	// formerNamespaceUID is the UID of an earlier Namespace of the same name whose
+	// data the store still holds. It is set while Ready has the reason
+	// NamespaceReplaced, and is the value for the annotation
+	// postbus.dev/adopt-data-of or postbus.dev/remove-data-of of the Namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	FormerNamespaceUID string `json:"formerNamespaceUID,omitempty"`
 
 	// contacts is how many contacts the list has, a few seconds old at most
 	// while calls come in.

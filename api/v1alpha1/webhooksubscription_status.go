@@ -1,6 +1,8 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // SubscriptionState is where a subscription stands in its life.
 //
@@ -86,6 +88,26 @@ type WebhookSubscriptionStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// namespaceUID is the UID of the Namespace whose data the subscription uses in the
+	// store. The controller sets it once the data that the store holds under the
+	// namespace's name is known to belong to this Namespace. Unset, nothing
+	// is sent.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	NamespaceUID string `json:"namespaceUID,omitempty"`
+
+	// formerNamespaceUID is the UID of an earlier Namespace of the same name whose
+	// data the store still holds. It is set while Ready has the reason
+	// NamespaceReplaced, and is the value for the annotation
+	// postbus.dev/adopt-data-of or postbus.dev/remove-data-of of the Namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	FormerNamespaceUID string `json:"formerNamespaceUID,omitempty"`
 
 	// state is where the subscription stands.
 	//

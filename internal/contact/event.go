@@ -26,6 +26,11 @@ const EventNone v1alpha1.EventType = "None"
 // each address, and means no subscription either.
 const EventNotice v1alpha1.EventType = "Notice"
 
+// EventListRemoved is in the log too: a list was deleted together with its contacts and
+// events, which the log no longer has. Operation names the list. It is for dispatchers,
+// which drop what they have in memory of the list, and no subscription can name it.
+const EventListRemoved v1alpha1.EventType = "ListRemoved"
+
 // EventOptInMail is in the log beside them and means no subscription: an opt-in
 // was started, and the dispatcher mails its link.
 const EventOptInMail v1alpha1.EventType = "OptInMail"
@@ -46,7 +51,7 @@ var EventTypes = []v1alpha1.EventType{EventCreate, EventSubscribe, EventUnsubscr
 // LogTypes are all types of events that the log has. Whoever follows the log must
 // read them all, or would wait for ever behind one that is left out.
 var LogTypes = append(slices.Clone(EventTypes),
-	EventOptInMail, EventNotice, EventFailing, EventDeactivated, EventReactivated, EventKeyExpiring)
+	EventOptInMail, EventNotice, EventListRemoved, EventFailing, EventDeactivated, EventReactivated, EventKeyExpiring)
 
 // The sources of events, as a WebhookSubscription names them.
 const (
@@ -94,6 +99,22 @@ type Event struct {
 	// Trace is the W3C traceparent of the call that raised the event; empty when that
 	// is not traced.
 	Trace string
+}
+
+// Erases reports whether the event removes others from the log, see Removes.
+func (e *Event) Erases() bool { return e.Forget || e.Type == EventListRemoved }
+
+// Removes reports whether the event removes another one from the log: an earlier event of
+// a person who is forgotten, or of a list that is removed.
+func (e *Event) Removes(other *Event) bool {
+	switch {
+	case other.Position >= e.Position:
+		return false
+	case e.Forget:
+		return other.List == e.List && other.Address == e.Address
+	default:
+		return e.Type == EventListRemoved && other.List == ListKey{Namespace: e.List.Namespace, Name: e.Operation.Name}
+	}
 }
 
 // Operation is what happened to an object. Which fields are set depends on the

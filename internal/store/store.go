@@ -12,6 +12,9 @@
 //   - key usage, when each API key was last used;
 //   - texts, the templates of lists that the controller has checked.
 //
+// Data is found by the names of namespaces and lists. Namespaces tells which Namespace
+// object the data of a namespace belongs to.
+//
 // Fan-out costs no writes: an event is stored once, however many subscriptions
 // match it.
 package store
@@ -43,6 +46,8 @@ var (
 	// stored, but for one case: a connection to a server that broke while a commit
 	// was under way leaves open whether that was stored.
 	ErrUnavailable = errors.New("store is not available")
+	// ErrBound: the data of the namespace belongs to another Namespace object.
+	ErrBound = errors.New("namespace is bound to another Namespace object")
 	// ErrOwned: another dispatcher owns the row.
 	ErrOwned = errors.New("another dispatcher owns it")
 	// ErrInUse: another process has the store open.
@@ -68,6 +73,7 @@ type Store interface {
 	Attempts
 	KeyUsage
 	Texts
+	Namespaces
 	// Identity returns a random name that the store got when it was made and
 	// keeps for ever.
 	Identity() string

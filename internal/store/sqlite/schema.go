@@ -23,6 +23,17 @@ var migrations = []string{
 		value TEXT NOT NULL
 	) STRICT, WITHOUT ROWID;
 
+	CREATE TABLE namespaces ( -- whose data the store holds under a namespace's name
+		name   TEXT PRIMARY KEY,
+		uid    TEXT NOT NULL,    -- of the Namespace object
+		begins INTEGER NOT NULL  -- its events are behind this position
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE bound_objects ( -- lists and subscriptions that may use their namespace's data
+		uid       TEXT PRIMARY KEY,
+		namespace TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+
 	CREATE TABLE lists ( -- counters, kept with each change so that counting is free
 		namespace  TEXT NOT NULL,
 		name       TEXT NOT NULL,

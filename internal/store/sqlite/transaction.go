@@ -26,6 +26,9 @@ type transaction struct {
 	insertSetAside, deleteSetAside, dropSetAside                                                                  *sql.Stmt
 	upsertRequest, dropRequests                                                                                   *sql.Stmt
 	upsertAttempts, touchDelivery, dropAttempts                                                                   *sql.Stmt
+	adoptNamespace, renewNamespace, namespaceIsBound                                                              *sql.Stmt
+	bindObject, releaseObject                                                                                     *sql.Stmt
+	removeSetAside, removeEvents                                                                                  *sql.Stmt
 	prepared                                                                                                      []*sql.Stmt
 }
 
@@ -67,6 +70,13 @@ func newTransaction(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 		&tx.upsertAttempts:    upsertAttempts,
 		&tx.touchDelivery:     touchDelivery,
 		&tx.dropAttempts:      dropAttempts,
+		&tx.adoptNamespace:    adoptNamespace,
+		&tx.renewNamespace:    renewNamespace,
+		&tx.namespaceIsBound:  namespaceIsBound,
+		&tx.bindObject:        bindObject,
+		&tx.releaseObject:     releaseObject,
+		&tx.removeSetAside:    removeSetAside,
+		&tx.removeEvents:      removeEvents,
 	} {
 		made, err := conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // close closes them all
 		if err != nil {

@@ -62,6 +62,10 @@ func Run(t *testing.T, engine Engine) {
 		"the first mail of a list opens their delivery":  testMailDelivery,
 		"the first notice opens their delivery":          testNoticeDelivery,
 		"the texts of a list are kept":                   testTexts,
+		"a namespace keeps its data when it is adopted":  testAdoptNamespace,
+		"a namespace gets none of an earlier one's data": testRenewNamespace,
+		"objects are bound to their namespace":           testBindObject,
+		"the events of a list can be removed":            testRemoveEvents,
 	} {
 		t.Run(name, func(t *testing.T) {
 			opened := engine.Open(t, engine.NewPlace(t))

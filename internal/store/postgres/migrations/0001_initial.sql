@@ -13,6 +13,17 @@ CREATE TABLE counters (
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 INSERT INTO counters (name, value) VALUES ('log', 0), ('contacts', 0), ('deliveries', 0);
 
+CREATE TABLE namespaces ( -- whose data the store holds under a namespace's name
+  name   text COLLATE "C" PRIMARY KEY,
+  uid    text NOT NULL,            -- of the Namespace object
+  begins bigint NOT NULL DEFAULT 0 -- its events are behind this position
+);
+
+CREATE TABLE bound_objects ( -- lists and subscriptions that may use their namespace's data
+  uid       text COLLATE "C" PRIMARY KEY,
+  namespace text COLLATE "C" NOT NULL
+);
+
 CREATE TABLE lists ( -- counters, kept with each change so that counting is free
   namespace  text NOT NULL,
   name       text NOT NULL,

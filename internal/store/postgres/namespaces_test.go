@@ -1,0 +1,42 @@
+package postgres
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	. "github.com/onsi/gomega"
+
+	"postbus.dev/postbus/internal/store"
+)
+
+// What the removal of a page of events costs depends on the page, not on the log: also in
+// a partition that the server has no statistics of.
+func TestRemovalReadsWhatItRemoves(t *testing.T) {
+	const events, page = 4000, 100
+	for name, row := range map[string]struct {
+		statement string
+		arguments []any
+	}{
+		"of a list":      {removeEventsOfList, []any{list.Namespace, page, list.Name}},
+		"of a namespace": {removeEventsOfNamespace, []any{list.Namespace, page}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := openAt(t, newPlace(t))
+			changes := make([]store.Change, 2*events)
+			for i := range changes {
+				changes[i] = save(fmt.Sprintf("%d@example.com", i))
+				if i >= events {
+					changes[i].List.Namespace = "sales"
+				}
+			}
+			_, err := s.ChangeAll(t.Context(), changes)
+			g.Expect(err).NotTo(HaveOccurred())
+			plan, err := readAll(t.Context(), s, pgx.RowTo[string], "EXPLAIN (ANALYZE, TIMING OFF) "+row.statement, row.arguments...)
+			g.Expect(err).NotTo(HaveOccurred())
+			expectRows(g, plan, page)
+			g.Expect(s.CountEvents(t.Context(), store.Query{})).To(BeEquivalentTo(2*events - page))
+		})
+	}
+}
