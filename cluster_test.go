@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,7 +19,7 @@ import (
 // cluster is an installation of many processes over one PostgreSQL server.
 type cluster struct {
 	*installation
-	dsnFile string
+	dsnFiles map[string]string
 	// ingresses are the addresses of the two.
 	ingresses []string
 	processes map[string]*child
@@ -27,8 +28,8 @@ type cluster struct {
 // startCluster starts two processes of each component.
 func startCluster(t *testing.T, server *testkit.PostgreSQL) *cluster {
 	t.Helper()
-	c := &cluster{installation: newInstallation(t), dsnFile: filepath.Join(t.TempDir(), "dsn"), processes: map[string]*child{}}
-	NewWithT(t).Expect(os.WriteFile(c.dsnFile, []byte(server.Database(t)), 0o600)).To(Succeed())
+	c := &cluster{installation: newInstallation(t), dsnFiles: map[string]string{}, processes: map[string]*child{}}
+	c.migrate(server)
 	c.ingresses = []string{c.ingress, freeAddress(t)}
 	for n := range 2 {
 		for _, component := range []string{"controller", "ingress", "dispatcher"} {
@@ -39,11 +40,36 @@ func startCluster(t *testing.T, server *testkit.PostgreSQL) *cluster {
 	return c
 }
 
+// migrate makes the tables as their owner, and a role for each component, as docs/operations.md
+// says.
+func (c *cluster) migrate(server *testkit.PostgreSQL) {
+	c.t.Helper()
+	g := NewWithT(c.t)
+	folder, dsn := c.t.TempDir(), server.Database(c.t)
+	owner := filepath.Join(folder, "owner")
+	g.Expect(os.WriteFile(owner, []byte(dsn), 0o600)).To(Succeed())
+	arguments := []string{"migrate", "--store-dsn-file=" + owner}
+	for _, component := range []string{"controller", "ingress", "dispatcher"} {
+		role := "postbus_" + component
+		server.Execute(c.t, "CREATE ROLE "+role+" LOGIN PASSWORD '"+component+"'")
+		parsed, err := url.Parse(dsn)
+		g.Expect(err).NotTo(HaveOccurred())
+		parsed.User = url.UserPassword(role, component)
+		c.dsnFiles[component] = filepath.Join(folder, component)
+		g.Expect(os.WriteFile(c.dsnFiles[component], []byte(parsed.String()), 0o600)).To(Succeed())
+		arguments = append(arguments, "--"+component+"-role="+role)
+	}
+	migration := start(c.t, arguments...)
+	g.Eventually(migration.exited, patience).Should(BeClosed())
+	g.Expect(migration.err).NotTo(HaveOccurred(), migration.output.String())
+	g.Expect(migration.output.String()).To(ContainSubstring("granted the role postbus_ingress the rights of ingress"))
+}
+
 // startOne starts a process, in the place of one that was killed.
 func (c *cluster) startOne(component string, n int) {
 	c.t.Helper()
 	arguments := []string{
-		component, "--kubeconfig=" + c.kubeconfig, "--store-dsn-file=" + c.dsnFile, "--metrics-address=" + freeAddress(c.t),
+		component, "--kubeconfig=" + c.kubeconfig, "--store-dsn-file=" + c.dsnFiles[component], "--metrics-address=" + freeAddress(c.t),
 	}
 	callbacks := []string{"--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8"}
 	switch component {

@@ -25,13 +25,15 @@ type LogPruner interface {
 	// PositionBefore returns the position behind which the events of this time
 	// and later begin.
 	PositionBefore(ctx context.Context, at time.Time) (int64, error)
+	// PrepareLog makes room for the events of the next days.
+	PrepareLog(ctx context.Context) error
 	// Prune removes the events from before this time, whoever has them still to be
 	// sent, and returns how many it removed.
 	Prune(ctx context.Context, before time.Time) (removed int64, err error)
 }
 
-// retention removes events that are old enough. It runs in the acting controller
-// alone.
+// retention removes events that are old enough, and makes room for those of the next days. It runs
+// in the acting controller alone.
 type retention struct {
 	log        LogPruner
 	deliveries DeliveryChanges
@@ -65,6 +67,9 @@ func newRetentionGauge(keep time.Duration) prometheus.Gauge {
 }
 
 func (r *retention) prune(ctx context.Context) error {
+	if err := r.log.PrepareLog(ctx); err != nil {
+		return fmt.Errorf("prepare the log for the next days: %w", err)
+	}
 	before := r.now().Add(-r.keep)
 	horizon, err := r.log.PositionBefore(ctx, before)
 	if err != nil {

@@ -20,6 +20,8 @@ type Engine struct {
 	NewPlace func(t *testing.T) string
 	// Open opens the store at a place; the suite closes it.
 	Open func(t *testing.T, place string) store.Store
+	// RotateLinkKey rotates the link key of the store at a place, while it is open.
+	RotateLinkKey func(t *testing.T, place string, overlap time.Duration) error
 }
 
 // Run holds an engine to what package store says.
@@ -62,6 +64,7 @@ func Run(t *testing.T, engine Engine) {
 		"the first mail of a list opens their delivery":  testMailDelivery,
 		"the first notice opens their delivery":          testNoticeDelivery,
 		"the texts of a list are kept":                   testTexts,
+		"the oldest event is known":                      testOldestEvent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			opened := engine.Open(t, engine.NewPlace(t))
@@ -70,6 +73,7 @@ func Run(t *testing.T, engine Engine) {
 		})
 	}
 	t.Run("everything is still there after a restart", func(t *testing.T) { testReopen(t, engine) })
+	t.Run("links work until their key is revoked", func(t *testing.T) { testLinkKeys(t, engine) })
 	t.Run("a closed store refuses changes", func(t *testing.T) { testClosed(t, engine) })
 }
 
