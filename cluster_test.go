@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,21 +46,29 @@ func startCluster(t *testing.T, server *testkit.PostgreSQL) *cluster {
 func (c *cluster) migrate(server *testkit.PostgreSQL) {
 	c.t.Helper()
 	g := NewWithT(c.t)
-	folder, dsn := c.t.TempDir(), server.Database(c.t)
-	owner := filepath.Join(folder, "owner")
-	g.Expect(os.WriteFile(owner, []byte(dsn), 0o600)).To(Succeed())
-	arguments := []string{"migrate", "--store-dsn-file=" + owner}
-	for _, component := range []string{"controller", "ingress", "dispatcher"} {
-		role := "postbus_" + component
-		server.Execute(c.t, "CREATE ROLE "+role+" LOGIN PASSWORD '"+component+"'")
-		parsed, err := url.Parse(dsn)
+	page, err := os.ReadFile(filepath.Join("docs", "operations.md"))
+	g.Expect(err).NotTo(HaveOccurred())
+	_, block, _ := strings.Cut(string(page), "```sql\n")
+	block, _, found := strings.Cut(block, "\n```")
+	g.Expect(found).To(BeTrue())
+	// The superuser of the test has the name of the owner.
+	block = strings.NewReplacer("ROLE postbus ", "ROLE postbus_owner ", "OWNER postbus", "OWNER postbus_owner").Replace(block)
+	for statement := range strings.SplitSeq(block, "\n") {
+		server.Execute(c.t, statement)
+	}
+	folder := c.t.TempDir()
+	arguments := []string{"migrate"}
+	for n, component := range []string{"owner", "controller", "ingress", "dispatcher"} {
+		parsed, err := url.Parse(server.DSN("postbus"))
 		g.Expect(err).NotTo(HaveOccurred())
-		parsed.User = url.UserPassword(role, component)
+		parsed.User = url.UserPassword("postbus_"+component, fmt.Sprintf("CHANGE-%d", n+1))
 		c.dsnFiles[component] = filepath.Join(folder, component)
 		g.Expect(os.WriteFile(c.dsnFiles[component], []byte(parsed.String()), 0o600)).To(Succeed())
-		arguments = append(arguments, "--"+component+"-role="+role)
+		if component != "owner" {
+			arguments = append(arguments, "--"+component+"-role=postbus_"+component)
+		}
 	}
-	migration := start(c.t, arguments...)
+	migration := start(c.t, append(arguments, "--store-dsn-file="+c.dsnFiles["owner"])...)
 	g.Eventually(migration.exited, patience).Should(BeClosed())
 	g.Expect(migration.err).NotTo(HaveOccurred(), migration.output.String())
 	g.Expect(migration.output.String()).To(ContainSubstring("granted the role postbus_ingress the rights of ingress"))

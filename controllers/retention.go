@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,9 +51,13 @@ func newRemovedEvents() prometheus.Counter {
 	})
 }
 
-// Start runs until the context ends.
+// Start runs until the context ends. Pruning may wait for days for those who read the log, and
+// new days don't.
 func (r *retention) Start(ctx context.Context) error {
+	var preparing sync.WaitGroup
+	preparing.Go(func() { poll(ctx, r.interval, r.log.PrepareLog) })
 	poll(ctx, r.interval, r.prune)
+	preparing.Wait()
 	return nil
 }
 
@@ -67,9 +72,6 @@ func newRetentionGauge(keep time.Duration) prometheus.Gauge {
 }
 
 func (r *retention) prune(ctx context.Context) error {
-	if err := r.log.PrepareLog(ctx); err != nil {
-		return fmt.Errorf("prepare the log for the next days: %w", err)
-	}
 	before := r.now().Add(-r.keep)
 	horizon, err := r.log.PositionBefore(ctx, before)
 	if err != nil {
