@@ -167,11 +167,14 @@ type querier interface {
 
 // checkSchema returns an error where a program that knows a version can't work on the schema.
 func checkSchema(ctx context.Context, db querier, schema string, known int) error {
-	var there bool
-	if err := db.QueryRow(ctx, `SELECT to_regclass('schema_version') IS NOT NULL`).Scan(&there); err != nil {
+	var there, readOnly bool
+	err := db.QueryRow(ctx, `SELECT to_regclass('schema_version') IS NOT NULL, current_setting('transaction_read_only')::bool`).Scan(&there, &readOnly)
+	switch {
+	case err != nil:
 		return err
-	}
-	if !there {
+	case readOnly:
+		return unreachable{errReadOnly}
+	case !there:
 		return fmt.Errorf("%w: the schema %s has no tables, or this role has no right to it", store.ErrNotMigrated, schema)
 	}
 	version, oldest, err := readVersion(ctx, db)
@@ -188,6 +191,9 @@ func checkSchema(ctx context.Context, db querier, schema string, known int) erro
 	}
 	return nil
 }
+
+// errReadOnly: the server is a standby now, or an administrator has made it read-only.
+var errReadOnly = errors.New("the server is read-only")
 
 // insufficientPrivilege is the code of the error that a role lacks a right.
 const insufficientPrivilege = "42501"
