@@ -122,7 +122,9 @@ func TestPruneGoesOn(t *testing.T) {
 	g.Expect(conn.Close(t.Context())).To(Succeed())
 	today.set(firstDay.AddDate(0, 0, 1))
 	g.Expect(s.Prune(t.Context(), today.now())).To(BeZero(), "its events were out of the log already")
-	g.Expect(s.readRow(t.Context(), []any{new(*string)}, `SELECT to_regclass('events_21270227')::text`)).To(Succeed())
+	var left *string
+	g.Expect(s.readRow(t.Context(), []any{&left}, `SELECT to_regclass('events_21270227')::text`)).To(Succeed())
+	g.Expect(left).To(BeNil())
 
 	today.set(firstDay)
 	g.Expect(s.PrepareLog(t.Context())).To(Succeed())

@@ -84,10 +84,10 @@ var componentRights = map[string]rights{
 	},
 	"controller": {
 		tables: slices.Concat(everybody, []grant{
-			{"contacts", "SELECT, UPDATE, DELETE"},
+			{"contacts", "SELECT, DELETE"},
 			{"lists", "SELECT, INSERT, UPDATE"},
 			{"log_days", "DELETE"},
-			{"forgetting", "SELECT, INSERT, DELETE"},
+			{"forgetting", "SELECT, DELETE"},
 			{"idempotency", "SELECT, INSERT, UPDATE, DELETE"},
 			{"key_usage", "SELECT, DELETE"},
 			{"deliveries", "DELETE"},
@@ -96,10 +96,8 @@ var componentRights = map[string]rights{
 			{"requests", "SELECT, INSERT, UPDATE, DELETE"},
 			{"texts", "SELECT, INSERT, UPDATE"},
 		}),
-		functions: []string{
-			"make_partitions()", "drop_partition(date)", "rotate_link_key(interval)", "forget_events(text[], text[], text[], bigint[])",
-		},
-		appends: append(texts(contact.EventTypes), string(contact.EventKeyExpiring)),
+		functions: []string{"make_partitions()", "drop_partition(date)", "rotate_link_key(interval)"},
+		appends:   []string{string(contact.EventKeyExpiring)},
 	},
 }
 

@@ -14,6 +14,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/storetest"
 )
@@ -219,6 +220,10 @@ func (r *routed) LoadTexts(ctx context.Context, list contact.ListKey) (store.Lis
 	return r.by("ingress", "controller", "dispatcher").LoadTexts(ctx, list)
 }
 
+func (r *routed) LinkKeys(ctx context.Context) (*link.Ring, error) {
+	return r.by("ingress", "dispatcher").LinkKeys(ctx)
+}
+
 // Close ends those of the components first.
 func (r *routed) Close() error {
 	var errs []error
@@ -312,7 +317,7 @@ var denied = map[string][]string{
 	},
 	"controller": {
 		`SELECT * FROM link_keys`, `SELECT payload FROM events`, `SELECT address FROM events`, `INSERT INTO contacts SELECT * FROM contacts`,
-		`UPDATE deliveries SET cursor = 0`, `INSERT INTO attempts VALUES ('a', 'b', '')`, `SELECT * FROM dispatchers`, `UPDATE key_usage SET last_used = now()`,
+		`UPDATE contacts SET state = '{}'`, `INSERT INTO forgetting VALUES (1)`, `UPDATE deliveries SET cursor = 0`, `INSERT INTO attempts VALUES ('a', 'b', '')`, `SELECT * FROM dispatchers`, `UPDATE key_usage SET last_used = now()`,
 		`SELECT drop_partition((now() AT TIME ZONE 'UTC')::date)`, `SELECT drop_partition((now() AT TIME ZONE 'UTC')::date - 5)`, `SELECT scrub_forgotten()`,
 		`SELECT forget_events('{marketing}', '{newsletter}', '{a@example.com}', '{1}')`,
 		insertOf("Create"), insertOf("Delete"), insertOf("Deactivated"), insertOf("Notice"),
