@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	. "github.com/onsi/gomega"
 
 	"postbus.dev/postbus/internal/testkit"
@@ -72,6 +73,24 @@ func (c *cluster) migrate(server *testkit.PostgreSQL) {
 	g.Eventually(migration.exited, patience).Should(BeClosed())
 	g.Expect(migration.err).NotTo(HaveOccurred(), migration.output.String())
 	g.Expect(migration.output.String()).To(ContainSubstring("granted the role postbus_ingress the rights of ingress"))
+	// The controller makes the last partition again.
+	conn := c.connect(server)
+	_, err = conn.Exec(c.t.Context(), "DROP TABLE "+lastPartition())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(conn.Close(c.t.Context())).To(Succeed())
+}
+
+// lastPartition is the name of the partition that is made last, a week ahead.
+func lastPartition() string {
+	return "postbus.events_" + time.Now().UTC().AddDate(0, 0, 7).Format("20060102")
+}
+
+// connect connects to the cluster's database as the superuser.
+func (c *cluster) connect(server *testkit.PostgreSQL) *pgx.Conn {
+	c.t.Helper()
+	conn, err := pgx.Connect(c.t.Context(), server.DSN("postbus"))
+	NewWithT(c.t).Expect(err).NotTo(HaveOccurred())
+	return conn
 }
 
 // startOne starts a process, in the place of one that was killed.
@@ -142,6 +161,11 @@ func TestClusterLosesNothing(t *testing.T) {
 	g.Eventually(func() int { return calls.read(t, receiver) }, 2*patience, 100*time.Millisecond).Should(Equal(contacts))
 	g.Expect(calls.conflicts).To(BeEmpty(), "a duplicate repeats its webhook-id")
 	t.Logf("%d contacts, %d calls, %d of them repeated", contacts, calls.count, calls.count-len(calls.ids))
+	conn := c.connect(server)
+	var made bool
+	g.Expect(conn.QueryRow(t.Context(), "SELECT to_regclass('"+lastPartition()+"') IS NOT NULL").Scan(&made)).To(Succeed())
+	g.Expect(made).To(BeTrue(), "the controller makes partitions")
+	g.Expect(conn.Close(t.Context())).To(Succeed())
 	for _, process := range c.processes {
 		process.signal(syscall.SIGTERM)
 		g.Expect(process.err).NotTo(HaveOccurred(), process.output.String())
