@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -210,15 +211,26 @@ func (s *leakScene) sealed(name, secret string) client.Object {
 	return subscription
 }
 
+// linkSecret reads the secret of the one link key of a store.
+func linkSecret(t *testing.T, path string) (secret string) {
+	t.Helper()
+	g := NewWithT(t)
+	db, err := sql.Open("sqlite", path)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(db.Close()).To(Succeed()) }()
+	g.Expect(db.QueryRowContext(t.Context(), `SELECT secret FROM link_keys`).Scan(&secret)).To(Succeed())
+	return secret
+}
+
 // makeTokens makes the store, and links for its first contact.
 func (s *leakScene) makeTokens() {
 	s.t.Helper()
 	g := NewWithT(s.t)
 	opened, err := sqlite.Open(s.t.Context(), s.installation.store)
 	g.Expect(err).NotTo(HaveOccurred())
-	key := opened.LinkKey()
+	key := testkit.LinkKeys(s.t, opened)
 	g.Expect(opened.Close()).To(Succeed())
-	s.secrets["the key of links"] = string(key)
+	s.secrets["the key of links"] = linkSecret(s.t, s.installation.store)
 	s.tokens = map[string]string{}
 	for name, purpose := range map[string]link.Purpose{"confirm": link.Confirm, "unsubscribe": link.Unsubscribe, "profile": link.Profile} {
 		l := link.Link{

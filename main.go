@@ -40,6 +40,9 @@ Commands:
   test         call a callback once with a test event
   replay       send events of a subscription again
   reactivate   reactivate a subscription whose callback was deactivated
+  migrate      make or update the tables in PostgreSQL, and grant roles their rights
+  rotate-link-key
+               sign links in mails with a new key
   backup       copy a SQLite store while it is in use
   version      print the version
 
@@ -73,7 +76,7 @@ func runAs(ctx context.Context, name string, arguments []string) int {
 // run runs the command that the arguments name, until the context ends.
 func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if len(arguments) == 0 {
-		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts, attempts, test, replay, reactivate, backup or version; --help tells more")
+		return errors.New("which command? controller, ingress, dispatcher, standalone, contacts, attempts, test, replay, reactivate, migrate, rotate-link-key, backup or version; --help tells more")
 	}
 	switch name := arguments[0]; name {
 	case "version":
@@ -82,6 +85,10 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	case "help", "-h", "--help":
 		_, err := fmt.Fprint(out, usage)
 		return err
+	case "migrate":
+		return migrate(ctx, arguments[1:], out)
+	case "rotate-link-key":
+		return rotateLinkKey(ctx, arguments[1:], out)
 	case "backup":
 		return backUp(ctx, arguments[1:], out)
 	case "contacts":

@@ -18,7 +18,7 @@ func TestManifestsHaveFlagsOfThisVersion(t *testing.T) {
 	for folder, processes := range map[string]int{
 		filepath.Join("config", "default"): 3, filepath.Join("config", "standalone"): 1,
 		filepath.Join("hack", "e2e", "trial"): 3, filepath.Join("hack", "e2e", "standalone"): 1,
-		filepath.Join("hack", "soak", "installation"): 3,
+		filepath.Join("hack", "soak", "installation"): 3, filepath.Join("hack", "e2e", "single-role"): 3,
 	} {
 		t.Run(folder, func(t *testing.T) {
 			g := NewWithT(t)
@@ -32,6 +32,10 @@ func TestManifestsHaveFlagsOfThisVersion(t *testing.T) {
 				arguments := deployment.Spec.Template.Spec.Containers[0].Args
 				_, err := parseSettings(arguments[0], arguments[1:], io.Discard)
 				g.Expect(err).NotTo(HaveOccurred(), deployment.Name)
+				for _, migration := range deployment.Spec.Template.Spec.InitContainers {
+					arguments := append(migration.Args, "--print-grants", "--store-dsn-file=", "--ingress-role=any")
+					g.Expect(run(t.Context(), arguments, io.Discard)).To(Succeed())
+				}
 				found++
 			}
 			g.Expect(found).To(Equal(processes))

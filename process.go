@@ -64,7 +64,7 @@ func runProcess(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer endTracing()
-	engine, err := s.store.open(ctx)
+	engine, err := s.store.open(ctx, s.command)
 	if err != nil {
 		return err
 	}
@@ -178,6 +178,10 @@ func (p *process) runController(ctx context.Context) error {
 const controllerRestart = 5 * time.Second
 
 func (p *process) runIngress(ctx context.Context) error {
+	keys, err := p.store.LinkKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("start ingress: %w", err)
+	}
 	return ingress.Run(ctx, ingress.Options{
 		Address:        p.settings.ingress.address,
 		Certificate:    p.settings.ingress.certificate,
@@ -192,7 +196,7 @@ func (p *process) runIngress(ctx context.Context) error {
 		KeyUses:        p.store,
 		Texts:          p.store,
 		Callbacks:      p.store,
-		LinkKey:        p.store.LinkKey(),
+		LinkKeys:       keys,
 		PublicURL:      p.settings.publicURL,
 		Tracing:        p.tracing,
 		Registerer:     p.metrics,
@@ -205,8 +209,12 @@ func (p *process) runDispatcher(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the client that reads Secrets of subscriptions: %w", err)
 	}
+	keys, err := p.store.LinkKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("start the dispatcher: %w", err)
+	}
 	return dispatcher.Run(ctx, dispatcher.Options{
-		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
+		Objects: p.objects, Secrets: secrets, Store: p.store, LinkKeys: keys, Mail: p.settings.mail.options,
 		Guard: p.settings.callbacks.policies, EgressProxy: p.settings.callbacks.egressProxy,
 		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics,
 		MaxCalls: p.settings.callbacks.maxCalls, Version: programVersion(),

@@ -42,8 +42,8 @@ const allowedValue = "a value that is the thief's own"
 func startThief(t *testing.T) *thief {
 	t.Helper()
 	g := NewWithT(t)
-	c := &cluster{installation: newInstallation(t), dsnFile: filepath.Join(t.TempDir(), "dsn"), processes: map[string]*child{}}
-	g.Expect(os.WriteFile(c.dsnFile, []byte(testkit.NewPostgreSQL(t).Database(t)), 0o600)).To(Succeed())
+	c := &cluster{installation: newInstallation(t), dsnFiles: map[string]string{}, processes: map[string]*child{}}
+	c.migrate(testkit.NewPostgreSQL(t))
 	c.ingresses = []string{c.ingress}
 	receiver := testkit.NewReceiver(t)
 	th := &thief{cluster: c, declared: declare(t, receiver.URL()), receiver: receiver}
@@ -71,7 +71,7 @@ func startThief(t *testing.T) *thief {
 
 // startDispatcher starts a dispatcher whose metrics can be read.
 func (th *thief) startDispatcher() {
-	th.processes["dispatcher0"] = start(th.t, "dispatcher", "--kubeconfig="+th.kubeconfig, "--store-dsn-file="+th.dsnFile,
+	th.processes["dispatcher0"] = start(th.t, "dispatcher", "--kubeconfig="+th.kubeconfig, "--store-dsn-file="+th.dsnFiles["dispatcher"],
 		"--metrics-address="+th.metrics, "--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8")
 }
 

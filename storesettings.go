@@ -42,24 +42,49 @@ func (s *storeSettings) check(flags *flag.FlagSet) (err error) {
 // shared tells whether other processes may have the store open, too.
 func (s *storeSettings) shared() bool { return s.dsnFile != "" }
 
-func (s *storeSettings) open(ctx context.Context) (store.Store, error) {
+// open opens the store of a command. A store in SQLite is migrated, and so is one in PostgreSQL by
+// standalone, which is all of an installation. The others never do that: they wait for postbus
+// migrate, which has the connection string of the tables' owner.
+func (s *storeSettings) open(ctx context.Context, command string) (opened store.Store, err error) {
 	if !s.shared() {
 		return sqlite.Open(ctx, s.file)
 	}
+	options := postgres.Options{DSNFile: s.dsnFile}
+	err = waitForStore(ctx, func() (err error) {
+		opened, err = postgres.Open(ctx, options)
+		if command != "standalone" || !errors.Is(err, store.ErrNotMigrated) {
+			return err
+		}
+		done, err := postgres.Migrate(ctx, options, postgres.Roles{})
+		if err != nil {
+			return err
+		}
+		logr.FromContextOrDiscard(ctx).Info("Migrated the store", "done", done)
+		opened, err = postgres.Open(ctx, options)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
+// storePatience is how long a start waits for a database that is not there yet, or not migrated.
+const storePatience = 30 * time.Second
+
+// waitForStore tries until the store is there and migrated, or the patience ends.
+func waitForStore(ctx context.Context, try func() error) error {
 	logger := logr.FromContextOrDiscard(ctx)
 	for deadline := time.Now().Add(storePatience); ; {
-		opened, err := postgres.Open(ctx, postgres.Options{DSNFile: s.dsnFile})
-		if !errors.Is(err, store.ErrUnavailable) || time.Now().After(deadline) {
-			return opened, err
+		err := try()
+		if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrNotMigrated) || time.Now().After(deadline) {
+			return err
 		}
-		logger.Info("waiting for the store", "reason", err.Error())
+		logger.Info("Waiting for the store", "reason", err.Error())
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
-
-// storePatience is how long a start waits for a database that is not there yet.
-const storePatience = 30 * time.Second

@@ -48,6 +48,7 @@ var installations = map[string]installation{
 	"one pod":                           {base: "standalone"},
 	"a trial":                           {"default", []string{"trial-postgresql"}},
 	"a database by an operator":         {"default", []string{"cloudnativepg"}},
+	"a database with one role":          {"default", []string{"single-role"}},
 	"TLS with a Secret":                 {"default", []string{"tls"}},
 	"one pod with TLS":                  {"standalone", []string{"tls"}},
 	"TLS by cert-manager":               {"default", []string{"tls-cert-manager"}},
@@ -213,6 +214,37 @@ func TestPods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOwnerOfTheTables: the owner's connection string is in one container, which ends before those
+// start that talk to anybody. Each process has its own.
+func TestOwnerOfTheTables(t *testing.T) {
+	g := NewWithT(t)
+	own := map[string]string{}
+	for _, pod := range pods(t, installation{base: "default"}.build(t)) {
+		secrets := map[string]string{}
+		for _, volume := range pod.Spec.Volumes {
+			secrets[volume.Name] = volume.Secret.SecretName
+		}
+		for _, mount := range pod.Spec.Containers[0].VolumeMounts {
+			own[pod.Spec.Containers[0].Args[0]] += secrets[mount.Name]
+		}
+		if pod.Spec.Containers[0].Args[0] != "controller" {
+			g.Expect(pod.Spec.InitContainers).To(BeEmpty())
+			g.Expect(secrets).To(HaveLen(1))
+			continue
+		}
+		g.Expect(pod.Spec.InitContainers).To(HaveLen(1))
+		migration := pod.Spec.InitContainers[0]
+		g.Expect(migration.Args[0]).To(Equal("migrate"))
+		g.Expect(migration.Image).To(Equal(pod.Spec.Containers[0].Image))
+		g.Expect(migration.SecurityContext).To(Equal(pod.Spec.Containers[0].SecurityContext))
+		g.Expect(migration.VolumeMounts).To(HaveLen(1))
+		g.Expect(secrets[migration.VolumeMounts[0].Name]).To(Equal("postbus-store-owner"))
+	}
+	g.Expect(own).To(Equal(map[string]string{
+		"controller": "postbus-store-controller", "ingress": "postbus-store-ingress", "dispatcher": "postbus-store-dispatcher",
+	}))
 }
 
 // TestSelectors sees to it that whatever selects pods selects some.

@@ -66,6 +66,16 @@ type databaseCluster struct {
 				Owner    string `json:"owner"`
 			} `json:"initdb"`
 		} `json:"bootstrap"`
+		Managed struct {
+			Roles []struct {
+				Name           string `json:"name"`
+				Ensure         string `json:"ensure"`
+				Login          bool   `json:"login"`
+				PasswordSecret struct {
+					Name string `json:"name"`
+				} `json:"passwordSecret"`
+			} `json:"roles"`
+		} `json:"managed"`
 		PostgreSQL struct {
 			Synchronous struct {
 				Method         string `json:"method"`

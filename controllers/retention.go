@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,13 +26,15 @@ type LogPruner interface {
 	// PositionBefore returns the position behind which the events of this time
 	// and later begin.
 	PositionBefore(ctx context.Context, at time.Time) (int64, error)
+	// PrepareLog makes room for the events of the next days.
+	PrepareLog(ctx context.Context) error
 	// Prune removes the events from before this time, whoever has them still to be
 	// sent, and returns how many it removed.
 	Prune(ctx context.Context, before time.Time) (removed int64, err error)
 }
 
-// retention removes events that are old enough. It runs in the acting controller
-// alone.
+// retention removes events that are old enough, and makes room for those of the next days. It runs
+// in the acting controller alone.
 type retention struct {
 	log        LogPruner
 	deliveries DeliveryChanges
@@ -48,9 +51,13 @@ func newRemovedEvents() prometheus.Counter {
 	})
 }
 
-// Start runs until the context ends.
+// Start runs until the context ends. Pruning may wait for days for those who read the log, and
+// new days don't.
 func (r *retention) Start(ctx context.Context) error {
+	var preparing sync.WaitGroup
+	preparing.Go(func() { poll(ctx, r.interval, r.log.PrepareLog) })
 	poll(ctx, r.interval, r.prune)
+	preparing.Wait()
 	return nil
 }
 

@@ -61,7 +61,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 		encryption:   newEncryption(options.Secrets),
 		url:          keptSecret[string]{title: "URL", reader: options.Secrets, parse: ofOneKey(parseURL)},
 		headerValues: keptSecret[string]{title: "header value", reader: options.Secrets, parse: ofOneKey(callback.ParseHeaderValue)},
-		links:        reactivationLinks{store: options.Store, base: options.Mail.PublicURL},
+		links:        reactivationLinks{keys: options.LinkKeys, base: options.Mail.PublicURL},
 		tracing:      options.Tracing,
 		userAgent:    "postbus/" + options.Version,
 	}

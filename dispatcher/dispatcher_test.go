@@ -105,6 +105,7 @@ func (r *rig) run() (stop func()) {
 	if options.Store == nil {
 		options.Store = r.store
 	}
+	options.LinkKeys = testkit.LinkKeys(r.t, r.store)
 	options.Registerer, options.IdleInterval = r.metrics, time.Second
 	if options.Version == "" {
 		options.Version = "test"

@@ -58,6 +58,7 @@ type mailer struct {
 	store     Store
 	from      *mail.Address
 	publicURL *url.URL
+	linkKeys  *link.Ring
 	transport *transport
 }
 
@@ -66,7 +67,7 @@ type mailer struct {
 func newMailer(options *Options, checked *trusted[*v1alpha1.ContactList], connections chan struct{}) *mailer {
 	return &mailer{
 		clock: options.Clock, lists: options.Objects, checked: checked, store: options.Store,
-		from: options.Mail.From, publicURL: options.Mail.PublicURL,
+		from: options.Mail.From, publicURL: options.Mail.PublicURL, linkKeys: options.LinkKeys,
 		transport: newTransport(options, connections),
 	}
 }
@@ -220,13 +221,12 @@ func (m *mailer) data(r *optInRequest, language v1alpha1.Language) recipient.Mai
 	unsubscribe := link.Link{
 		Purpose: link.Unsubscribe, List: r.event.List, Contact: r.contact.ID, Expires: r.now.Add(unsubscribeTTL),
 	}
-	key := m.store.LinkKey()
 	return recipient.MailData{
 		List: r.list.DisplayName(), Email: r.contact.Email,
 		Fields: r.contact.StandardFields, Custom: customTexts(r.contact.CustomFields),
 		Source: r.contact.Source, Language: string(language),
-		ConfirmURL:     key.URL(m.publicURL, confirm),
-		UnsubscribeURL: key.URL(m.publicURL, unsubscribe),
+		ConfirmURL:     m.linkKeys.URL(m.publicURL, confirm),
+		UnsubscribeURL: m.linkKeys.URL(m.publicURL, unsubscribe),
 		ExpiresAt:      expires,
 	}
 }

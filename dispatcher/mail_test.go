@@ -210,14 +210,14 @@ func TestMailArrives(t *testing.T) {
 		g.Expect(text).To(And(ContainSubstring("Guten Tag Ada,"), ContainSubstring("Grüne Post"), ContainSubstring(unsubscribe)), kind)
 		token := confirmURL.FindStringSubmatch(text)
 		g.Expect(token).NotTo(BeNil(), kind)
-		opened, err := r.store.LinkKey().Open(token[1], link.Confirm, time.Now())
+		opened, err := testkit.LinkKeys(r.t, r.store).Open(token[1], link.Confirm, time.Now())
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(opened).To(And(
 			HaveField("List", r.list()), HaveField("Contact", asked.ID), HaveField("Plus", true),
 			HaveField("RequestedAt", BeTemporally("==", asked.OptIn.RequestedAt)),
 			HaveField("Expires", BeTemporally("~", time.Now().Add(48*time.Hour), time.Minute))))
 	}
-	opened, err := r.store.LinkKey().Open(unsubscribe[strings.LastIndex(unsubscribe, "/")+1:], link.Unsubscribe, time.Now())
+	opened, err := testkit.LinkKeys(r.t, r.store).Open(unsubscribe[strings.LastIndex(unsubscribe, "/")+1:], link.Unsubscribe, time.Now())
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(opened.Expires).To(BeTemporally("~", time.Now().Add(365*24*time.Hour), time.Minute))
 	g.Eventually(r.mailRow, patience).Should(And(HaveField("Open", BeEmpty()), HaveField("Cursor", int64(2))))

@@ -300,7 +300,7 @@ func TestLaterRequestReplacesMails(t *testing.T) {
 	g.Eventually(server.Count, patience).Should(Equal(1))
 	_, parts := readMail(t, server.Mails()[0].Content)
 	token := confirmURL.FindStringSubmatch(parts["text/plain"])[1]
-	opened, err := r.store.LinkKey().Open(token, link.Confirm, time.Now())
+	opened, err := testkit.LinkKeys(r.t, r.store).Open(token, link.Confirm, time.Now())
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(opened.RequestedAt).To(Equal(last.OptIn.RequestedAt))
 }

@@ -49,7 +49,7 @@ type noticer struct {
 func newNoticer(options *Options, connections chan struct{}) *noticer {
 	return &noticer{
 		clock: options.Clock, subscriptions: options.Objects, store: options.Store, from: options.Mail.From,
-		links:     reactivationLinks{store: options.Store, base: options.Mail.PublicURL},
+		links:     reactivationLinks{keys: options.LinkKeys, base: options.Mail.PublicURL},
 		transport: newTransport(options, connections),
 	}
 }

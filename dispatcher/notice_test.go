@@ -67,7 +67,7 @@ func TestNoticeArrives(t *testing.T) {
 	const base = "https://lists.example.com/mail/reactivate/"
 	g.Expect(text).To(ContainSubstring("\n" + base))
 	token, _, _ := strings.Cut(text[strings.Index(text, base)+len(base):], "\n")
-	g.Expect(r.store.LinkKey().OpenReactivation(token, time.Now())).To(And(
+	g.Expect(testkit.LinkKeys(r.t, r.store).OpenReactivation(token, time.Now())).To(And(
 		HaveField("Namespace", r.namespace), HaveField("Name", "crm"), HaveField("DeactivatedAt", BeTemporally("==", deactivation.At))))
 	g.Eventually(func() []string { return r.told("/alarm") }, patience).Should(ContainElement("subscription.deactivated crm"))
 	calls := r.receiver.Calls()

@@ -70,8 +70,8 @@ func operationContents(event *contact.Event) operationBody {
 
 // reactivationLinks makes links that reactivate.
 type reactivationLinks struct {
-	// store has the key that links are signed with.
-	store interface{ LinkKey() link.Key }
+	// keys sign the links.
+	keys *link.Ring
 	// base is what links begin with; nil when that is not known.
 	base *url.URL
 }
@@ -83,7 +83,7 @@ func (l reactivationLinks) to(event *contact.Event) *contact.Event {
 		return event
 	}
 	linked, operation := *event, *event.Operation
-	operation.ReactivateURL = l.store.LinkKey().ReactivationURL(l.base, reactivationOf(event))
+	operation.ReactivateURL = l.keys.ReactivationURL(l.base, reactivationOf(event))
 	linked.Operation = &operation
 	return &linked
 }

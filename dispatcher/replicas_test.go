@@ -237,6 +237,8 @@ func postgresEngine(t *testing.T) (store.Store, func() store.Store) {
 	}
 	file := filepath.Join(t.TempDir(), "dsn")
 	g.Expect(os.WriteFile(file, []byte(postgreSQL.Database(t)), 0o600)).To(Succeed())
+	_, err := postgres.Migrate(t.Context(), postgres.Options{DSNFile: file}, postgres.Roles{})
+	g.Expect(err).NotTo(HaveOccurred())
 	open := func() store.Store {
 		opened, err := postgres.Open(t.Context(), postgres.Options{DSNFile: file})
 		g.Expect(err).NotTo(HaveOccurred())

@@ -30,6 +30,8 @@ type Options struct {
 	Secrets client.Reader
 	// Store has the event log and how far each subscription is.
 	Store Store
+	// LinkKeys sign the links in mails and events; without Mail.PublicURL none are made.
+	LinkKeys *link.Ring
 	// Mail is how opt-in mails are sent.
 	Mail MailOptions
 	// Guard says where callbacks may point.
@@ -84,8 +86,6 @@ type Store interface {
 	Forgetter
 	ContactFinder
 	namespaceLoader
-	// LinkKey returns what links to recipients are signed with.
-	LinkKey() link.Key
 }
 
 // namespaceLoader tells which data belongs to a namespace and its objects.

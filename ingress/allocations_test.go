@@ -72,7 +72,7 @@ func (f *fixture) startQuiet(t *testing.T) string {
 	go func() {
 		stopped <- ingress.Run(ctx, ingress.Options{
 			Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, Bindings: f.store, KeyUses: f.store,
-			Texts: f.store, Callbacks: f.store, LinkKey: f.store.LinkKey(), Registerer: prometheus.NewRegistry(), KeyUseInterval: time.Hour,
+			Texts: f.store, Callbacks: f.store, LinkKeys: f.keys, Registerer: prometheus.NewRegistry(), KeyUseInterval: time.Hour,
 		})
 	}()
 	t.Cleanup(func() {

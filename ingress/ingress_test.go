@@ -29,6 +29,7 @@ import (
 	"postbus.dev/postbus/internal/apikey"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/sqlite"
 	"postbus.dev/postbus/internal/testkit"
@@ -77,6 +78,7 @@ type fixture struct {
 	secure    bool // it speaks TLS
 	key       string
 	store     *sqlite.Store
+	keys      *link.Ring
 	closing   sync.Once
 	objects   client.Reader
 	registry  *prometheus.Registry
@@ -112,12 +114,13 @@ func startIn(t *testing.T, namespace string, objects client.Reader, change ...fu
 		stopped:   make(chan error, 1),
 	}
 	f.openStore(t)
+	f.keys = testkit.LinkKeys(t, f.store)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	g.Expect(err).NotTo(HaveOccurred())
 	f.address = listener.Addr().String()
 	options := ingress.Options{
 		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, Bindings: f.store, KeyUses: f.store,
-		Texts: f.store, Callbacks: f.store, LinkKey: f.store.LinkKey(), Registerer: f.registry, Now: func() time.Time { return now },
+		Texts: f.store, Callbacks: f.store, LinkKeys: f.keys, Registerer: f.registry, Now: func() time.Time { return now },
 	}
 	for _, apply := range change {
 		apply(&options)

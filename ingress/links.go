@@ -29,11 +29,11 @@ type contactLinks struct {
 
 func (s *server) contactView(list contact.ListKey, found *contact.Contact) contactView {
 	view := contactView{View: found.View()}
-	if s.options.PublicURL == nil || s.options.LinkKey == "" {
+	if s.options.PublicURL == nil || s.options.LinkKeys == nil {
 		return view
 	}
 	url := func(purpose link.Purpose, ttl time.Duration) string {
-		return s.options.LinkKey.URL(s.options.PublicURL, link.Link{
+		return s.options.LinkKeys.URL(s.options.PublicURL, link.Link{
 			Purpose: purpose, List: list, Contact: found.ID, Expires: s.now().Add(ttl),
 		})
 	}

@@ -31,7 +31,7 @@ func TestLinksOfAContact(t *testing.T) {
 			name := strings.Trim(purpose.Path(), "/")
 			token, is := strings.CutPrefix(read.Links[name], "https://lists.example.com/below"+purpose.Path())
 			g.Expect(is).To(BeTrue(), read.Links[name])
-			opened, err := f.store.LinkKey().Open(token, purpose, now)
+			opened, err := f.keys.Open(token, purpose, now)
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(opened).To(Equal(link.Link{Purpose: purpose, List: f.list(), Contact: ada.ID, Expires: now.Add(ttl)}))
 			expectPage(t, f.open(t, purpose.Path()+token, "en"), http.StatusOK, name)

@@ -157,10 +157,10 @@ func (s *server) receive(r *http.Request, v *visit) (answer pageAnswer, err erro
 // openLink returns what a token says. One that has expired is valid, too. Without
 // a key none is.
 func (s *server) openLink(token string, purpose link.Purpose, now time.Time) (opened link.Link, expired, valid bool) {
-	if s.options.LinkKey == "" {
+	if s.options.LinkKeys == nil {
 		return link.Link{}, false, false
 	}
-	opened, err := s.options.LinkKey.Open(token, purpose, now)
+	opened, err := s.options.LinkKeys.Open(token, purpose, now)
 	expired = errors.Is(err, link.ErrExpired)
 	return opened, expired, expired || err == nil
 }

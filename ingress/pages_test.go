@@ -41,7 +41,7 @@ func (f *fixture) link(purpose link.Purpose, found contact.Contact, change ...fu
 	for _, apply := range change {
 		apply(&l)
 	}
-	return purpose.Path() + f.store.LinkKey().Token(l)
+	return purpose.Path() + f.keys.Token(l)
 }
 
 // open fetches a page, as somebody whose browser asks for this language.
@@ -169,7 +169,7 @@ func TestPages(t *testing.T) {
 		"another list's contact, to confirm":            {f.link(link.Confirm, ada, otherList), "gone", "gone", 410},
 		"another list's contact, to unsubscribe":        {f.link(link.Unsubscribe, ada, otherList), "gone", "gone", 410},
 		"another list's contact, expired":               {f.link(link.Unsubscribe, ada, otherList, expired), "expired", "expired", 410},
-		"another store's link":                          {link.Profile.Path() + link.Key("another key").Token(link.Link{Purpose: link.Profile, List: f.list(), Contact: ada.ID, Expires: now.Add(time.Hour)}), "invalid", "invalid", 404},
+		"another store's link":                          {link.Profile.Path() + link.NewRing(link.Key{Secret: "another key"}).Token(link.Link{Purpose: link.Profile, List: f.list(), Contact: ada.ID, Expires: now.Add(time.Hour)}), "invalid", "invalid", 404},
 		"a used link whose time has come":               {f.link(link.Confirm, grace, expired), "expired", "expired", 410},
 		"a link with the number of nobody, to profiles": {f.link(link.Profile, contact.Contact{ID: 1 << 40}), "gone", "gone", 410},
 	}
@@ -292,10 +292,10 @@ func TestPagesWithoutHTTPS(t *testing.T) {
 }
 
 func TestPagesWithoutTheKey(t *testing.T) {
-	f := start(t, func(options *ingress.Options) { options.LinkKey = "" })
+	f := start(t, func(options *ingress.Options) { options.LinkKeys = nil })
 	ada := f.subscriber(t, "ada@example.com")
 	l := link.Link{Purpose: link.Profile, List: f.list(), Contact: ada.ID, Expires: now.Add(time.Hour)}
-	expectPage(t, f.open(t, link.Profile.Path()+link.Key("").Token(l), "en"), http.StatusNotFound, "invalid")
+	expectPage(t, f.open(t, link.Profile.Path()+link.NewRing(link.Key{}).Token(l), "en"), http.StatusNotFound, "invalid")
 }
 
 func TestPagesWhileTheStoreIsDown(t *testing.T) {

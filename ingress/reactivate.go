@@ -49,10 +49,10 @@ func (s *server) reactivate(r *http.Request, v *visit, token string) (pageAnswer
 
 // openReactivation is openLink for a link that reactivates.
 func (s *server) openReactivation(token string, now time.Time) (opened link.Reactivation, expired, valid bool) {
-	if s.options.LinkKey == "" || s.options.Callbacks == nil {
+	if s.options.LinkKeys == nil || s.options.Callbacks == nil {
 		return opened, false, false
 	}
-	opened, err := s.options.LinkKey.OpenReactivation(token, now)
+	opened, err := s.options.LinkKeys.OpenReactivation(token, now)
 	expired = errors.Is(err, link.ErrExpired)
 	return opened, expired, expired || err == nil
 }

@@ -52,7 +52,7 @@ func (f *fixture) change(t *testing.T, key store.SubscriptionKey, edit func(*sto
 func (f *fixture) reactivation(key store.SubscriptionKey, at time.Time) string {
 	base := &url.URL{Scheme: "http", Host: "x"}
 	made := link.Reactivation{Namespace: key.Namespace, Name: key.Name, DeactivatedAt: at}
-	return strings.TrimPrefix(f.store.LinkKey().ReactivationURL(base, made), base.String())
+	return strings.TrimPrefix(f.keys.ReactivationURL(base, made), base.String())
 }
 
 func (f *fixture) requests(t *testing.T, key store.SubscriptionKey) []store.Request {
@@ -123,7 +123,7 @@ func TestReactivationLinksThatDoNothing(t *testing.T) {
 		"a link to confirm":            {reactivate + strings.TrimPrefix(f.link(link.Confirm, ada), link.Confirm.Path()), http.StatusNotFound, "invalid"},
 		"its token, to unsubscribe":    {link.Unsubscribe.Path() + strings.TrimPrefix(good, reactivate), http.StatusNotFound, "invalid"},
 		"its token, to show a profile": {link.Profile.Path() + strings.TrimPrefix(good, reactivate), http.StatusNotFound, "invalid"},
-		"another store's link":         {reactivate + link.Key("another key").Token(link.Link{Purpose: link.Reactivate, List: f.list(), Expires: now.Add(time.Hour)}), http.StatusNotFound, "invalid"},
+		"another store's link":         {reactivate + link.NewRing(link.Key{Secret: "another key"}).Token(link.Link{Purpose: link.Reactivate, List: f.list(), Expires: now.Add(time.Hour)}), http.StatusNotFound, "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, language := range []string{"en", "de"} {

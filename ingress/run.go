@@ -64,9 +64,9 @@ type Options struct {
 	// Callbacks is where callbacks that were deactivated are looked up, and asked to
 	// be reactivated by a link; without it no such link is good.
 	Callbacks CallbackKeeper
-	// LinkKey checks the links to pages, and signs those that are handed out.
-	// Without it no link is good.
-	LinkKey link.Key
+	// LinkKeys verify the links to pages, and sign those that are handed out.
+	// Without them no link is good.
+	LinkKeys *link.Ring
 	// PublicURL is where recipients reach ingress, such as
 	// https://lists.example.com. Without it no links are handed out.
 	PublicURL *url.URL

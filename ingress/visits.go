@@ -53,7 +53,7 @@ const profileAfterConfirm = time.Hour
 // profileFromConfirm returns the contact's profile, seen from the page that
 // confirms; whatever a proxy has put before their paths is the same.
 func (s *server) profileFromConfirm(v *visit) string {
-	return ".." + link.Profile.Path() + s.options.LinkKey.Token(link.Link{
+	return ".." + link.Profile.Path() + s.options.LinkKeys.Token(link.Link{
 		Purpose: link.Profile, List: v.link.List, Contact: v.link.Contact, Expires: v.at.Add(profileAfterConfirm),
 	})
 }

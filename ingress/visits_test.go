@@ -64,7 +64,7 @@ func TestConfirmedPageLeadsToTheProfile(t *testing.T) {
 	below, is := strings.CutPrefix(profile.Path, "/below")
 	g.Expect(is).To(BeTrue(), profile.Path)
 	expectPage(t, f.open(t, below, "en"), http.StatusOK, "profile")
-	_, err = f.store.LinkKey().Open(strings.TrimPrefix(below, link.Profile.Path()), link.Profile, now.Add(time.Hour))
+	_, err = f.keys.Open(strings.TrimPrefix(below, link.Profile.Path()), link.Profile, now.Add(time.Hour))
 	g.Expect(err).To(MatchError(link.ErrExpired))
 }
 

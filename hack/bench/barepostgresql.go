@@ -17,14 +17,10 @@ type barePostgreSQL struct {
 	contact, position int64
 }
 
-// openBarePostgreSQL has the store's own engine make its tables, and connects beside
+// openBarePostgreSQL has the store's own migration make its tables, and connects beside
 // it.
 func openBarePostgreSQL(ctx context.Context, file string) (bareStore, error) {
-	made, err := postgres.Open(ctx, postgres.Options{DSNFile: file})
-	if err != nil {
-		return nil, err
-	}
-	if err := made.Close(); err != nil {
+	if _, err := postgres.Migrate(ctx, postgres.Options{DSNFile: file}, postgres.Roles{}); err != nil {
 		return nil, err
 	}
 	dsn, err := os.ReadFile(file)

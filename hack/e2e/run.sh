@@ -46,8 +46,8 @@ manifests() {
 install() {
   began=$(date +%s)
   kubectl apply -f "$1/config/default/namespace.yaml" >/dev/null
-  if [ "$2" = default ]; then
-    kubectl create secret generic postbus-store -n postbus-system --from-literal=dsn="$DSN" --dry-run=client -o yaml | kubectl apply -f - >/dev/null
+  if [ "$2" = single-role ]; then
+    kubectl create secret generic postbus-store-owner -n postbus-system --from-literal=dsn="$DSN" --dry-run=client -o yaml | kubectl apply -f - >/dev/null
   fi
   manifests "$@" | kubectl apply -f - >/dev/null
   for deployment in $(kubectl get deployments -n postbus-system -o name); do
@@ -111,7 +111,10 @@ else
   say "there is no release tag yet, so no upgrade is tried"
 fi
 for installation in ${INSTALLATIONS:-standalone default}; do
-  [ "$installation" != default ] || [ -n "${DSN:-}" ] || installation=trial
+  if [ "$installation" = default ]; then
+    installation=trial
+    [ -z "${DSN:-}" ] || installation=single-role
+  fi
   run "$installation"
 done
 rm -rf "$work"

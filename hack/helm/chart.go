@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -160,14 +161,26 @@ var inDeployments = []substitution{
 		`%[2]simage: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"`,
 	},
 	{regexp.MustCompile(`(?m)^( *)imagePullPolicy: .*$`), "%[2]simagePullPolicy: {{ .Values.image.pullPolicy }}"},
-	{regexp.MustCompile(`(?m)^( *)secretName: postbus-store$`), "%[2]ssecretName: {{ .Values.store.secretName }}"},
+	{
+		regexp.MustCompile(`(?m)^( *)secretName: postbus-store-(controller|ingress|dispatcher)$`),
+		"%[2]ssecretName: {{ .Values.store.secrets.${2} }}",
+	},
 	{
 		regexp.MustCompile(`(?m)^( *)resources:\n +limits:\n +memory: .*\n +requests:\n +cpu: .*\n +memory: .*$`),
 		"%[2]sresources:\n%[2]s  {{- toYaml .Values.%[1]s.resources | nindent 10 }}",
 	},
-	{regexp.MustCompile(`(?m)^( *)(- --store-dsn-file=.*)$`), "%[2]s${2}" + list("args")},
+	{regexp.MustCompile(`(?m)^( *)(- (?:controller|ingress|dispatcher)\n *- --store-dsn-file=.*)$`), "%[2]s${2}" + list("args")},
 	{regexp.MustCompile(`(?m)^( *)(volumeMounts:)$`), "%[2]s${2}" + list("volumeMounts")},
 	{regexp.MustCompile(`(?m)^( *)(volumes:)$`), "%[2]s${2}" + list("volumes")},
+}
+
+// inMigration are the substitutions in the deployment whose pods migrate the store.
+var inMigration = []substitution{
+	{regexp.MustCompile(`(?m)^( *)secretName: postbus-store-owner$`), "%[2]ssecretName: {{ .Values.store.secrets.owner }}"},
+	{
+		regexp.MustCompile(`(?m)^( *)- --(controller|ingress|dispatcher)-role=.*$`),
+		"%[2]s- --${2}-role={{ .Values.store.roles.${2} }}",
+	},
 }
 
 // list returns what adds the items of a value to a list.
@@ -190,7 +203,11 @@ func template(one object) (string, error) {
 	if one.kind() != "Deployment" {
 		return text, nil
 	}
-	for _, s := range inDeployments {
+	substitutions := inDeployments
+	if at(one, "spec", "template", "spec", "initContainers") != nil {
+		substitutions = slices.Concat(inDeployments, inMigration)
+	}
+	for _, s := range substitutions {
 		if !s.line.MatchString(text) {
 			return "", fmt.Errorf("make a template of %s: it has no line like %s", one.name(), s.line)
 		}
@@ -227,10 +244,19 @@ image:
   tag: ""
   pullPolicy: IfNotPresent
 
-# The Secret with the connection string of PostgreSQL under the key dsn, which has to
-# exist.
+# The Secrets with the connection strings of PostgreSQL under the key dsn, and the roles that those
+# of the processes name, which have to exist. The owner of the tables migrates them, and grants each
+# role its rights. Without roles, all Secrets may be that of the owner.
 store:
-  secretName: postbus-store
+  secrets:
+    owner: postbus-store-owner
+    controller: postbus-store-controller
+    ingress: postbus-store-ingress
+    dispatcher: postbus-store-dispatcher
+  roles:
+    controller: postbus_controller
+    ingress: postbus_ingress
+    dispatcher: postbus_dispatcher
 
 # What may be added to the installation.
 networkPolicies: {enabled: false}

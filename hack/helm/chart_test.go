@@ -85,7 +85,7 @@ func TestValues(t *testing.T) {
 	g := NewWithT(t)
 	rendered := render(t, `
 image: {repository: registry.example.com/postbus, tag: "7"}
-store: {secretName: database}
+store: {secrets: {owner: tables, ingress: database}, roles: {ingress: forms}}
 networkPolicies: {enabled: true}
 disruptionBudgets: {enabled: true}
 serviceMonitor: {enabled: true}
@@ -110,5 +110,13 @@ ingress:
 	g.Expect(at(pod, "volumes")).To(And(
 		ContainElement(HaveKeyWithValue("secret", HaveKeyWithValue("secretName", "database"))),
 		ContainElement(HaveKeyWithValue("secret", HaveKeyWithValue("secretName", "lists-tls")))))
-	g.Expect(at(rendered["Deployment postbus-controller"], "spec", "replicas")).To(BeEquivalentTo(2))
+	controller := rendered["Deployment postbus-controller"]
+	g.Expect(at(controller, "spec", "replicas")).To(BeEquivalentTo(2))
+	pod = at(controller, "spec", "template", "spec")
+	g.Expect(at(pod, "initContainers", "args")).To(HaveExactElements("migrate", "--store-dsn-file=/etc/postbus/store/dsn",
+		"--controller-role=postbus_controller", "--ingress-role=forms", "--dispatcher-role=postbus_dispatcher"))
+	g.Expect(at(pod, "initContainers", "image")).To(Equal("registry.example.com/postbus:7"))
+	g.Expect(at(pod, "volumes")).To(And(
+		ContainElement(HaveKeyWithValue("secret", HaveKeyWithValue("secretName", "postbus-store-controller"))),
+		ContainElement(HaveKeyWithValue("secret", HaveKeyWithValue("secretName", "tables")))))
 }

@@ -1,8 +1,8 @@
 // Package link answers: how does a recipient prove that a link is theirs?
 //
-// A link's last part is a token: what the link may do, to which contact of
-// which list or to which subscription, until when, and a signature (HMAC-SHA256, RFC 2104) with the
-// store's key. A token says nothing about a person but the contact's number.
+// A link's last part is a token: the id of a key, what the link may do, to which contact of
+// which list or to which subscription, until when, and a signature (HMAC-SHA256, RFC 2104) with
+// that key. A token says nothing about a person but the contact's number.
 package link
 
 import (
@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"net/url"
 	"strings"
 	"time"
 
@@ -68,14 +67,13 @@ type Link struct {
 
 // MaxToken is how many characters a token has at most: names of objects in
 // Kubernetes have 253, of namespaces 63.
-const MaxToken = 520
-
-// Key makes and checks tokens. It has at least 128 bits that nobody can guess.
-type Key string
+const MaxToken = 524
 
 const (
-	// version is the first byte of a token.
+	// version is the first byte of a token. The id of its key follows.
 	version = 1
+	// headerSize is the size of both in bytes.
+	headerSize = 1 + keyIDSize
 	// signatureSize is how many bytes of the HMAC a token carries: 128 bits, the
 	// least that RFC 2104 (section 5) advises.
 	signatureSize = sha256.Size / 2
@@ -84,26 +82,13 @@ const (
 // encoding is strict, so that each token has one spelling.
 var encoding = base64.RawURLEncoding.Strict()
 
-// Token returns the token of a link.
-func (k Key) Token(l Link) string {
-	return encoding.EncodeToString(k.seal(l.encode()))
+// token returns the token of a link, signed with this key.
+func (k *Key) token(l Link) string {
+	return encoding.EncodeToString(k.seal(l.encode(k.ID)))
 }
 
-// URL returns the link below a base such as https://lists.example.com.
-func (k Key) URL(base *url.URL, l Link) string {
-	return base.JoinPath(l.Purpose.Path(), k.Token(l)).String()
-}
-
-// Open returns what a token says. Errors are ErrInvalid, and ErrExpired with the
-// link that has expired.
-func (k Key) Open(token string, purpose Purpose, now time.Time) (Link, error) {
-	if len(token) > MaxToken {
-		return Link{}, ErrInvalid
-	}
-	sealed, err := encoding.DecodeString(token)
-	if err != nil || strings.ContainsAny(token, "\r\n") || len(sealed) < signatureSize { // the decoder skips line ends
-		return Link{}, ErrInvalid
-	}
+// open returns what a token says whose encoding is resolved.
+func (k *Key) open(sealed []byte, purpose Purpose, now time.Time) (Link, error) {
 	payload := sealed[:len(sealed)-signatureSize]
 	if !hmac.Equal(k.seal(payload), sealed) {
 		return Link{}, ErrInvalid
@@ -118,20 +103,33 @@ func (k Key) Open(token string, purpose Purpose, now time.Time) (Link, error) {
 	return l, nil
 }
 
+// decodeToken resolves the encoding of a token, and returns the id of its key.
+func decodeToken(token string) (sealed []byte, id KeyID, ok bool) {
+	if len(token) > MaxToken || strings.ContainsAny(token, "\r\n") { // the decoder skips line ends
+		return nil, id, false
+	}
+	sealed, err := encoding.DecodeString(token)
+	if err != nil || len(sealed) < headerSize+signatureSize {
+		return nil, id, false
+	}
+	return sealed, KeyID(sealed[1:headerSize]), true
+}
+
 // seal returns the payload with its signature behind it.
-func (k Key) seal(payload []byte) []byte {
-	mac := hmac.New(sha256.New, []byte(k))
+func (k *Key) seal(payload []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(k.Secret))
 	mac.Write(payload) // never fails
 	return append(payload[:len(payload):len(payload)], mac.Sum(nil)[:signatureSize]...)
 }
 
-// encode returns version, purpose, plus, the numbers as varints, and the names.
-func (l Link) encode() []byte {
+// encode returns version, key, purpose, plus, the numbers as varints, and the names.
+func (l Link) encode(key KeyID) []byte {
 	plus := byte(0)
 	if l.Plus {
 		plus = 1
 	}
-	payload := []byte{version, byte(l.Purpose), plus}
+	payload := append([]byte{version}, key[:]...)
+	payload = append(payload, byte(l.Purpose), plus)
 	for _, number := range []int64{l.Contact, l.Expires.Unix(), l.requested()} {
 		payload = binary.AppendVarint(payload, number)
 	}
@@ -149,11 +147,11 @@ func (l Link) requested() int64 {
 
 // decode reads what encode has written; anything else is not ok.
 func decode(payload []byte) (l Link, ok bool) {
-	if len(payload) < 3 || payload[0] != version {
+	if len(payload) < headerSize+2 || payload[0] != version {
 		return Link{}, false
 	}
-	l.Purpose, l.Plus = Purpose(payload[1]), payload[2] == 1
-	rest := payload[3:]
+	l.Purpose, l.Plus = Purpose(payload[headerSize]), payload[headerSize+1] == 1
+	rest := payload[headerSize+2:]
 	var numbers [3]int64
 	for i := range numbers {
 		number, size := binary.Varint(rest)

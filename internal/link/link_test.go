@@ -11,7 +11,13 @@ import (
 	"postbus.dev/postbus/internal/contact"
 )
 
-const key = Key("a key that nobody can guess, of 128 bits and more")
+var (
+	signer = Key{ID: KeyID{0xfb, 0xef, 0xbe}, Secret: "a key that nobody can guess, of 128 bits and more"}
+	key    = NewRing(signer)
+)
+
+// other returns a ring whose key has the same id and another secret, as that of another store may.
+func other() *Ring { return NewRing(Key{ID: signer.ID, Secret: signer.Secret + "x"}) }
 
 var now = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 
@@ -51,7 +57,7 @@ func TestLinkComesBackFromItsToken(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	good := key.Token(aLink())
 	for name, row := range map[string]struct {
-		key     Key
+		key     *Ring
 		token   string
 		purpose Purpose
 	}{
@@ -59,17 +65,17 @@ func TestOpenRefuses(t *testing.T) {
 		"something else":                {key, "hello", Confirm},
 		"a token of another purpose":    {key, good, Unsubscribe},
 		"a token for an unknown one":    {key, good, 0},
-		"a token of another store":      {key + "x", good, Confirm},
+		"a token of another store":      {other(), good, Confirm},
 		"a token without its last byte": {key, good[:len(good)-1], Confirm},
-		"a token without its signature": {key, encoding.EncodeToString(aLink().encode()), Confirm},
-		"a signature alone":             {key, encoding.EncodeToString(key.seal(nil)), Confirm},
+		"a token without its signature": {key, encoding.EncodeToString(aLink().encode(signer.ID)), Confirm},
+		"a signature alone":             {key, encoding.EncodeToString(signer.seal(nil)), Confirm},
 		"a token with padding":          {key, good + "=", Confirm},
 		"a token with a line end":       {key, good[:40] + "\n" + good[40:], Confirm},
 		"a token in the other alphabet": {key, strings.NewReplacer("-", "+", "_", "/").Replace(withBoth(t)), Confirm},
 		"a token that is too long":      {key, strings.Repeat("A", MaxToken+1), Confirm},
-		"a payload of another version":  {key, encoding.EncodeToString(key.seal(append([]byte{version + 1}, aLink().encode()[1:]...))), Confirm},
-		"a payload that ends too early": {key, encoding.EncodeToString(key.seal(aLink().encode()[:5])), Confirm},
-		"a payload without a list":      {key, encoding.EncodeToString(key.seal([]byte{version, byte(Confirm), 0, 2, 2, 0})), Confirm},
+		"a payload of another version":  {key, encoding.EncodeToString(signer.seal(append([]byte{version + 1}, aLink().encode(signer.ID)[1:]...))), Confirm},
+		"a payload that ends too early": {key, encoding.EncodeToString(signer.seal(aLink().encode(signer.ID)[:8])), Confirm},
+		"a payload without a list":      {key, encoding.EncodeToString(signer.seal([]byte{version, 0xfb, 0xef, 0xbe, byte(Confirm), 0, 2, 2, 0})), Confirm},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -166,11 +172,11 @@ func FuzzOpen(f *testing.F) {
 	unsubscribe.Purpose, unsubscribe.RequestedAt, unsubscribe.Plus = Unsubscribe, time.Time{}, false
 	for _, l := range []Link{aLink(), unsubscribe, {}} {
 		token := key.Token(l)
-		f.Add(token, l.encode())
-		f.Add(token[1:], l.encode()[1:])
-		f.Add(token+"A", append(l.encode(), 0))
+		f.Add(token, l.encode(signer.ID))
+		f.Add(token[1:], l.encode(signer.ID)[1:])
+		f.Add(token+"A", append(l.encode(signer.ID), 0))
 	}
-	f.Add("\r\n", []byte{version, byte(Confirm), 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1})
+	f.Add("\r\n", []byte{version, 0xfb, 0xef, 0xbe, byte(Confirm), 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1})
 	f.Fuzz(func(t *testing.T, token string, payload []byte) {
 		g := NewWithT(t)
 		if opened, err := key.Open(token, Confirm, now); err == nil {
@@ -179,7 +185,10 @@ func FuzzOpen(f *testing.F) {
 		if len(payload) > 300 {
 			return
 		}
-		signed, err := key.Open(encoding.EncodeToString(key.seal(payload)), Confirm, now)
+		if len(payload) > headerSize {
+			copy(payload[1:], signer.ID[:])
+		}
+		signed, err := key.Open(encoding.EncodeToString(signer.seal(payload)), Confirm, now)
 		if err == nil {
 			g.Expect(key.Open(key.Token(signed), Confirm, now)).To(Equal(signed))
 		}

@@ -32,11 +32,11 @@ func (r Reactivation) link() Link {
 }
 
 // ReactivationURL returns the link below a base such as https://lists.example.com.
-func (k Key) ReactivationURL(base *url.URL, r Reactivation) string { return k.URL(base, r.link()) }
+func (r *Ring) ReactivationURL(base *url.URL, of Reactivation) string { return r.URL(base, of.link()) }
 
 // OpenReactivation returns what a token says. Errors are ErrInvalid, and ErrExpired
 // with what has expired.
-func (k Key) OpenReactivation(token string, now time.Time) (Reactivation, error) {
-	l, err := k.Open(token, Reactivate, now)
+func (r *Ring) OpenReactivation(token string, now time.Time) (Reactivation, error) {
+	l, err := r.Open(token, Reactivate, now)
 	return Reactivation{Namespace: l.List.Namespace, Name: l.List.Name, DeactivatedAt: l.RequestedAt}, err
 }

@@ -14,7 +14,7 @@ import (
 
 func TestReactivation(t *testing.T) {
 	g := NewWithT(t)
-	const key = link.Key("QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo")
+	key := link.NewRing(link.Key{Secret: "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo"})
 	at := time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 	base, err := url.Parse("https://lists.example.com/mail")
 	g.Expect(err).NotTo(HaveOccurred())
@@ -28,7 +28,7 @@ func TestReactivation(t *testing.T) {
 	g.Expect(err).To(MatchError(link.ErrExpired))
 	g.Expect(expired).To(Equal(made))
 
-	_, err = link.Key("another").OpenReactivation(token, at)
+	_, err = link.NewRing(link.Key{Secret: "another"}).OpenReactivation(token, at)
 	g.Expect(err).To(MatchError(link.ErrInvalid))
 	for _, purpose := range []link.Purpose{link.Confirm, link.Unsubscribe, link.Profile} {
 		_, err := key.Open(token, purpose, at)

@@ -56,9 +56,27 @@ var (
 	ErrDamaged = errors.New("store is damaged")
 	// ErrNewer: a newer version of this program made the store.
 	ErrNewer = errors.New("store was written by a newer version")
+	// ErrNotMigrated: the store lacks tables or rights that this version needs. An
+	// owner of the tables runs postbus migrate.
+	ErrNotMigrated = errors.New("store has not been migrated: run postbus migrate with the connection string of its owner")
+	// ErrTooManyLinkKeys: older link keys have to expire first.
+	ErrTooManyLinkKeys = errors.New("the store has too many link keys")
 	// ErrOtherVersion: another version of this program made the store, and it is
 	// not to be changed.
 	ErrOtherVersion = errors.New("store was written by another version")
+)
+
+const (
+	// LinkKeysInterval is how often a store reads its link keys.
+	LinkKeysInterval = 5 * time.Second
+	// LinkKeyDelay is how long after a rotation the new key signs, so that every process
+	// verifies it by then. Where the rotation revokes the old keys, it signs at once.
+	LinkKeyDelay = 6 * LinkKeysInterval
+	// DefaultLinkKeyOverlap is how long older keys verify after a rotation: as long as
+	// the link that works longest, the one to unsubscribe.
+	DefaultLinkKeyOverlap = 365 * 24 * time.Hour
+	// MaxLinkKeys bounds the keys of a store. A rotation beyond it is refused.
+	MaxLinkKeys = 16
 )
 
 // Store is what an engine is. All methods are safe for concurrent use.
@@ -77,9 +95,10 @@ type Store interface {
 	// Identity returns a random name that the store got when it was made and
 	// keeps for ever.
 	Identity() string
-	// LinkKey returns what the links in mails are signed with. The store
-	// made it when it was made itself, and keeps it for ever.
-	LinkKey() link.Key
+	// LinkKeys returns the keys that links in mails are signed with. From the first call
+	// on, the store keeps the ring up to date: a rotation reaches it at once where the
+	// engine can notify, and within LinkKeysInterval otherwise.
+	LinkKeys(ctx context.Context) (*link.Ring, error)
 	// Close ends all work and frees the store for another process.
 	Close() error
 }
@@ -176,6 +195,13 @@ type Log interface {
 	// LastPosition returns the position of the last event of an address up to a
 	// position, 0 when there is none.
 	LastPosition(ctx context.Context, list contact.ListKey, address string, upTo int64) (int64, error)
+	// OldestEvent returns when the oldest event of the log happened, or the zero time
+	// when the log is empty.
+	OldestEvent(ctx context.Context) (time.Time, error)
+	// PrepareLog makes room for the events of the next days, where the engine needs
+	// that. The acting controller calls it every hour; a call that comes a week late
+	// loses nothing.
+	PrepareLog(ctx context.Context) error
 	// WaitForEvents returns nil once the log has gone on behind this position, or
 	// the context's error. There may be no event: positions can be left out, and a
 	// server may have lost its last ones.

@@ -126,15 +126,11 @@ func lookAt(ctx context.Context, looked store.Log) state {
 	if err != nil {
 		return state{}
 	}
-	first, err := looked.Read(ctx, store.Query{Filter: store.Filter{Types: contact.LogTypes}, Limit: 1})
+	oldest, err := looked.OldestEvent(ctx)
 	if err != nil {
 		return state{}
 	}
-	seen := state{up: true, head: head}
-	if len(first) > 0 {
-		seen.oldest = first[0].Time
-	}
-	return seen
+	return state{up: true, head: head, oldest: oldest}
 }
 
 // isFault tells whether an error says that the store does not do its work. Refusals

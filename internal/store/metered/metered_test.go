@@ -46,6 +46,10 @@ func TestMeteredStoreIsAStore(t *testing.T) {
 			opened, _ := open(t, place)
 			return opened
 		},
+		RotateLinkKey: func(t *testing.T, place string, overlap time.Duration) error {
+			_, err := sqlite.RotateLinkKey(t.Context(), place, overlap)
+			return err
+		},
 	})
 }
 

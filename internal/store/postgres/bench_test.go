@@ -11,7 +11,9 @@ import (
 // its disk.
 func BenchmarkChange(b *testing.B) {
 	g := NewWithT(b)
-	s, err := Open(b.Context(), Options{DSNFile: writeDSN(b, server.Database(b))})
+	file := writeDSN(b, server.Database(b))
+	prepare(b, file)
+	s, err := Open(b.Context(), Options{DSNFile: file})
 	g.Expect(err).NotTo(HaveOccurred())
 	defer func() { g.Expect(s.Close()).To(Succeed()) }()
 	var next atomic.Int64

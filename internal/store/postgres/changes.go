@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -112,33 +111,21 @@ const (
 		JOIN unnest($1::text[], $2::text[], $3::text[]) AS k (namespace, list, external_id) USING (namespace, list, external_id)`
 )
 
-// errPartitionRemoved: somebody removes what is made.
-var errPartitionRemoved = errors.New("the log's partition of today is removed while it is used")
-
 // lockLog opens a transaction that nobody else appends to the log beside, with
 // what the steps of jobs need to know.
 func (s *Store) lockLog(ctx context.Context, jobs []*job) (*logTransaction, error) {
-	for range 2 {
-		tx := &logTransaction{}
-		conn, err := s.start(ctx, func(batch *pgx.Batch) {
-			tx.stored = stored{
-				contacts: map[named]contactRow{}, addresses: map[int64]named{}, once: map[string]onceRow{}, holders: map[named]int64{},
-			}
-			tx.stored.queue(batch, jobs, s.days.now())
-		})
-		if err != nil {
-			return nil, err
+	tx := &logTransaction{}
+	conn, err := s.start(ctx, func(batch *pgx.Batch) {
+		tx.stored = stored{
+			contacts: map[named]contactRow{}, addresses: map[int64]named{}, once: map[string]onceRow{}, holders: map[named]int64{},
 		}
-		if tx.conn = conn; s.days.has(tx.stored.day) {
-			return tx, nil
-		}
-		// It is seldom made here, and not while others wait for the lock.
-		release(ctx, conn)
-		if err := s.makePartition(ctx, tx.stored.day); err != nil {
-			return nil, err
-		}
+		tx.stored.queue(batch, jobs, s.days.now())
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, unreachable{errPartitionRemoved}
+	tx.conn = conn
+	return tx, nil
 }
 
 // queue adds the statements that lock the log and read.

@@ -77,25 +77,16 @@ func (c *checkpoint) lock(ctx context.Context, progress []store.Progress) (err e
 		tokens = append(tokens, progress[i].Token)
 		raising = raising || len(progress[i].Raised) > 0
 	}
-	for range 2 {
-		c.conn, err = c.store.start(ctx, func(batch *pgx.Batch) {
-			c.found = map[store.SubscriptionKey]int64{}
-			if raising {
-				c.stored = stored{}
-				c.stored.queue(batch, nil, c.store.days.now())
-			}
-			lockCounter(batch, "deliveries").QueryRow(func(row pgx.Row) error { return row.Scan(&c.revision) })
-			batch.Queue(lockRows, keys.namespaces, keys.names, tokens).Query(c.takeFound)
-		})
-		if err != nil || !raising || c.store.days.has(c.stored.day) {
-			return err
+	c.conn, err = c.store.start(ctx, func(batch *pgx.Batch) {
+		c.found = map[store.SubscriptionKey]int64{}
+		if raising {
+			c.stored = stored{}
+			c.stored.queue(batch, nil, c.store.days.now())
 		}
-		release(ctx, c.conn)
-		if err := c.store.makePartition(ctx, c.stored.day); err != nil {
-			return err
-		}
-	}
-	return unreachable{errPartitionRemoved}
+		lockCounter(batch, "deliveries").QueryRow(func(row pgx.Row) error { return row.Scan(&c.revision) })
+		batch.Queue(lockRows, keys.namespaces, keys.names, tokens).Query(c.takeFound)
+	})
+	return err
 }
 
 func (c *checkpoint) takeFound(rows pgx.Rows) error {

@@ -289,11 +289,21 @@ func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, batch *pgx.Batch
 	}()
 	select {
 	case err := <-done:
+		var answered *pgconn.PgError
+		if errors.As(err, &answered) && answered.Code == noPartition {
+			return unreachable{errNoPartition}
+		}
 		return err
 	case <-ctx.Done():
 		return unreachable{errUndecided}
 	}
 }
+
+// noPartition is the code of the error that no partition takes a row.
+const noPartition = "23514"
+
+// errNoPartition: the controller has been away for as long as it makes partitions ahead.
+var errNoPartition = fmt.Errorf("the log has no partition for today: a controller has to run, which makes them %d days ahead, or postbus migrate", daysAhead)
 
 // readRow reads one row into targets. The error is pgx.ErrNoRows when there is none.
 func (s *Store) readRow(ctx context.Context, into []any, query string, arguments ...any) error {

@@ -13,9 +13,7 @@ import (
 )
 
 const (
-	// daysAhead is for how many days after today there are partitions already.
-	daysAhead = 2
-	// daysInterval is how often that is seen to.
+	// daysInterval is how often it is read where days begin.
 	daysInterval = 10 * time.Minute
 	// partitionPrefix begins the names of partitions; the day follows.
 	partitionPrefix = "events_"
@@ -23,10 +21,9 @@ const (
 )
 
 // serverDay is the day by the server's clock, unless the argument says another.
-const serverDay = `coalesce($1::date, (clock_timestamp() AT TIME ZONE 'UTC')::date)`
+const serverDay = `coalesce($1::date, ` + today + `)`
 
-// days knows where in the log days begin, and which partitions there are. It may
-// know less than there is.
+// days knows where in the log days begin. It may know less than there is.
 type days struct {
 	// clock says which day it is; nil is the server's.
 	clock func() time.Time
@@ -34,17 +31,12 @@ type days struct {
 	mu sync.Mutex
 	// begins are the first positions of days, in order.
 	begins []dayBegin
-	made   map[time.Time]bool
 }
 
 // dayBegin is the first position that was given on a day.
 type dayBegin struct {
 	day   time.Time
 	first int64
-}
-
-func newDays(clock func() time.Time) *days {
-	return &days{clock: clock, made: map[time.Time]bool{}}
 }
 
 // now returns the argument of serverDay.
@@ -54,26 +46,6 @@ func (d *days) now() *time.Time {
 	}
 	now := d.clock().UTC()
 	return &now
-}
-
-// has tells whether a day is known to have its partition.
-func (d *days) has(day time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.made[day]
-}
-
-func (d *days) note(day time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.made[day] = true
-}
-
-// forget has it asked again which partitions there are.
-func (d *days) forget() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	clear(d.made)
 }
 
 func (d *days) setBegins(begins []dayBegin) {
@@ -106,20 +78,8 @@ func (d *days) within(after, upTo int64) (since, before time.Time) {
 	return since, before
 }
 
-// prepareDays makes the partitions of today and of the next days, and reads where
-// days begin.
-func (s *Store) prepareDays(ctx context.Context) error {
-	var today time.Time
-	if err := s.readRow(ctx, []any{&today}, "SELECT "+serverDay, s.days.now()); err != nil {
-		return fmt.Errorf("ask which day it is: %w", err)
-	}
-	for n := range daysAhead + 1 {
-		if day := today.AddDate(0, 0, n); !s.days.has(day) {
-			if err := s.makePartition(ctx, day); err != nil {
-				return err
-			}
-		}
-	}
+// readDays reads where days begin.
+func (s *Store) readDays(ctx context.Context) error {
 	begins, err := readAll(ctx, s, func(row pgx.CollectableRow) (begin dayBegin, err error) {
 		err = row.Scan(&begin.day, &begin.first)
 		return begin, err
@@ -131,57 +91,36 @@ func (s *Store) prepareDays(ctx context.Context) error {
 	return nil
 }
 
-// keepDays prepares days until the store is closed.
+// keepDays reads days until the store is closed.
 func (s *Store) keepDays() {
 	s.every(daysInterval, func() {
-		if err := s.prepareDays(s.lifetime); err != nil && s.lifetime.Err() == nil {
-			logr.FromContextOrDiscard(s.lifetime).Error(err, "preparing the log's next days has to wait", "next", daysInterval.String())
+		if err := s.readDays(s.lifetime); err != nil && s.lifetime.Err() == nil {
+			logr.FromContextOrDiscard(s.lifetime).Error(err, "Failed to read the days of the log, retrying", "after", daysInterval.String())
 		}
 	})
 }
 
 func partitionOf(day time.Time) string { return partitionPrefix + day.Format(dayLayout) }
 
-// makePartition makes the partition of a day, where there is none. It is made
-// beside the log and attached then, which holds up no writer and no reader.
-func (s *Store) makePartition(ctx context.Context, day time.Time) error {
-	err := s.session(ctx, patience, func(ctx context.Context, conn *pgxpool.Conn) error {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, s.partitionsLock()); err != nil {
-				return err
-			}
-			return attachPartition(ctx, tx, day)
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("make the log's partition of %s: %w", day.Format(time.DateOnly), err)
+// makePartitions makes the partitions of a day, which is an argument of serverDay, and of the
+// days after it. Only tests name a day, as the owner.
+func makePartitions(ctx context.Context, db querier, day *time.Time) (made int, err error) {
+	if day == nil {
+		err = db.QueryRow(ctx, `SELECT make_partitions()`).Scan(&made)
+		return made, err
 	}
-	s.days.note(day)
-	return nil
+	err = db.QueryRow(ctx, `SELECT count(*) FILTER (WHERE _make_partition($1::date + n)) FROM generate_series(0, $2::int) AS n`, day, daysAhead).Scan(&made)
+	return made, err
 }
 
-// partitionsLock names the lock of whoever makes partitions.
-func (s *Store) partitionsLock() string { return s.schema + "/partitions" }
-
-func attachPartition(ctx context.Context, tx pgx.Tx, day time.Time) error {
-	name := partitionOf(day)
-	var attached bool
-	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_inherits
-		WHERE inhparent = 'events'::regclass AND inhrelid = to_regclass($1) AND NOT inhdetachpending)`, name).Scan(&attached)
-	if err != nil || attached {
+// PrepareLog implements store.Log.
+func (s *Store) PrepareLog(ctx context.Context) error {
+	err := s.session(ctx, patience, func(ctx context.Context, conn *pgxpool.Conn) error {
+		_, err := makePartitions(ctx, conn, s.days.now())
 		return err
-	}
-	from, to := day.Format(time.DateOnly), day.AddDate(0, 0, 1).Format(time.DateOnly)
-	for _, statement := range []string{
-		`DROP TABLE IF EXISTS ` + name, // whoever pruned it was stopped half-way
-		// With the constraint, attaching needs not look at rows.
-		fmt.Sprintf(`CREATE TABLE %s (LIKE events INCLUDING ALL, CONSTRAINT %s_day CHECK (day >= '%s' AND day < '%s'))`, name, name, from, to),
-		fmt.Sprintf(`ALTER TABLE events ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`, name, from, to),
-		fmt.Sprintf(`ALTER TABLE %s DROP CONSTRAINT %s_day`, name, name),
-	} {
-		if _, err := tx.Exec(ctx, statement); err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return fmt.Errorf("make the log's next partitions: %w", err)
 	}
 	return nil
 }

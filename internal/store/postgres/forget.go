@@ -5,24 +5,24 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store/encoding"
 )
 
 const (
-	earlierEvents = `events e JOIN unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS k (namespace, list, address, position)
+	// earlierEvents and the statements below are parts of functions, whose arguments they name.
+	earlierEvents = `events e JOIN unnest(namespaces, lists, addresses, positions) AS k (namespace, list, address, position)
 		ON e.namespace = k.namespace AND e.list = k.list AND e.address = k.address AND e.position < k.position`
 
-	// What was set aside is sent no more when its event is gone.
-	purgeSetAside = `DELETE FROM set_aside WHERE position IN (SELECT e.position FROM ` + earlierEvents + `)`
-
-	purgeEvents = `DELETE FROM events WHERE (position, day) IN (SELECT e.position, e.day FROM ` + earlierEvents + `)`
+	// What was set aside of forgotten people goes with their events.
+	forgetEvents = `SELECT forget_events($1::text[], $2::text[], $3::text[], $4::bigint[])`
 
 	insertForgetting = `INSERT INTO forgetting (position) SELECT * FROM unnest($1::bigint[])`
 
 	countForgetting = `SELECT count(*) FROM forgetting`
+
+	scrubForgotten = `SELECT scrub_forgotten()`
 
 	// A subscription is past an event when its cursor is and the event is neither
 	// open, owed nor set aside. One that does not match it passes by too. Mails are
@@ -56,9 +56,7 @@ func queueForgotten(batch *pgx.Batch, forgotten []contact.Event) {
 		addresses.add(named{forgotten[i].List, forgotten[i].Address})
 		positions = append(positions, forgotten[i].Position)
 	}
-	for _, purge := range []string{purgeSetAside, purgeEvents} {
-		batch.Queue(purge, addresses.namespaces, addresses.lists, addresses.names, positions)
-	}
+	batch.Queue(forgetEvents, addresses.namespaces, addresses.lists, addresses.names, positions)
 	batch.Queue(insertForgetting, positions)
 }
 
@@ -73,11 +71,7 @@ func (s *Store) ScrubForgotten(ctx context.Context) (scrubbed int, err error) {
 	}
 	err = s.write(ctx, func(batch *pgx.Batch) {
 		lockCounter(batch, "deliveries")
-		batch.Queue(scrubEvents).Exec(func(made pgconn.CommandTag) error {
-			scrubbed = int(made.RowsAffected())
-			return nil
-		})
-		batch.Queue(deleteForgetting)
+		batch.Queue(scrubForgotten).QueryRow(func(row pgx.Row) error { return row.Scan(&scrubbed) })
 	})
 	if err != nil {
 		return 0, fmt.Errorf("forget people: %w", err)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -40,6 +41,18 @@ func (s *Store) Head(ctx context.Context) (head int64, err error) {
 		return 0, fmt.Errorf("look for the end of the log: %w", err)
 	}
 	return head, nil
+}
+
+// OldestEvent implements store.Log.
+func (s *Store) OldestEvent(ctx context.Context) (at time.Time, err error) {
+	err = s.readRow(ctx, []any{&at}, `SELECT time FROM events ORDER BY position LIMIT 1`)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("look for the oldest event: %w", err)
+	}
+	return at.UTC(), nil
 }
 
 // Read implements store.Log.

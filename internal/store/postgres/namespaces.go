@@ -42,7 +42,10 @@ const (
 
 	selectBound = `SELECT EXISTS (SELECT FROM bound_objects WHERE uid = $1)`
 
-	// The order is that of the index on addresses, so that a page is all that is read.
+	removeEvents = `SELECT remove_events($1, $2, $3)`
+
+	// These are parts of the function. The order is that of the index on addresses, so that a page
+	// is all that is read.
 	removeEventsOfNamespace = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1
 		ORDER BY list, address, position LIMIT $2),` + removeOld
 
@@ -136,16 +139,9 @@ func (s *Store) IsBound(ctx context.Context, object string) (bound bool, err err
 
 // RemoveEvents implements store.Namespaces.
 func (s *Store) RemoveEvents(ctx context.Context, list contact.ListKey, limit int) (removed int, err error) {
-	statement, arguments := removeEventsOfNamespace, []any{list.Namespace, limit}
-	if list.Name != "" {
-		statement, arguments = removeEventsOfList, append(arguments, list.Name)
-	}
 	err = s.write(ctx, func(batch *pgx.Batch) {
 		lockCounter(batch, "deliveries") // for the dead letters
-		batch.Queue(statement, arguments...).Exec(func(made pgconn.CommandTag) error {
-			removed = int(made.RowsAffected())
-			return nil
-		})
+		batch.Queue(removeEvents, list.Namespace, limit, list.Name).QueryRow(func(row pgx.Row) error { return row.Scan(&removed) })
 	})
 	if err != nil {
 		return 0, fmt.Errorf("remove the events of a list: %w", err)

@@ -23,8 +23,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/linkkeys"
 	"postbus.dev/postbus/internal/store/rising"
 )
 
@@ -45,7 +45,7 @@ type Store struct {
 	writer   *writer
 	days     *days
 	identity string
-	linkKey  link.Key
+	linkKeys *linkkeys.Keeper
 
 	// log is the last position of the log that is known here, owners how often
 	// owners have changed.
@@ -61,44 +61,42 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens the store, and makes or migrates its tables. The error wraps
-// store.ErrNewer when a newer version of this program has made them that this one
-// can't work beside, and store.ErrUnavailable when the server can't be reached. It
-// holds nothing of the connection string's password. Close must be called in the
-// end.
+// Open opens the store, whose tables Migrate has made. The error wraps
+// store.ErrNotMigrated when they are missing or too old, store.ErrNewer when a newer
+// version of this program has made them that this one can't work beside, and
+// store.ErrUnavailable when the server can't be reached. It holds nothing of the
+// connection string's password. Close must be called in the end.
 func Open(ctx context.Context, options Options) (*Store, error) {
-	return open(ctx, options, migrations, nil)
+	return open(ctx, options, len(migrations), nil)
 }
 
-// open has the clock that says which day it is; nil is the server's.
-func open(ctx context.Context, options Options, migrations []migration, clock func() time.Time) (*Store, error) {
-	s := &Store{file: options.DSNFile, days: newDays(clock)}
+// open opens a store for a program that knows a version of the schema. It has the clock
+// that says which day it is; nil is the server's.
+func open(ctx context.Context, options Options, version int, clock func() time.Time) (*Store, error) {
+	s := &Store{file: options.DSNFile, days: &days{clock: clock}}
 	s.lifetime, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.linkKeys = linkkeys.New(s.loadLinkKeys)
 	s.writer = newWriter(s)
-	if err := s.open(ctx, migrations); err != nil {
+	if err := s.open(ctx, version); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context, migrations []migration) (err error) {
+func (s *Store) open(ctx context.Context, version int) (err error) {
 	if s.pool, s.schema, err = newPool(s.lifetime, s.file); err != nil {
 		return err
 	}
-	// Others may be migrating, which has no limit but the caller's.
-	conn, err := s.acquire(ctx)
+	err = s.session(ctx, patience, func(ctx context.Context, conn *pgxpool.Conn) error {
+		return checkSchema(ctx, conn, s.schema, version)
+	})
 	if err != nil {
-		return explain(ctx, err)
-	}
-	err = migrate(ctx, conn.Conn(), s.schema, migrations)
-	release(ctx, conn)
-	if err != nil {
-		return explain(ctx, err)
-	}
-	if err := s.readSecrets(ctx); err != nil {
 		return err
 	}
-	if err := s.prepareDays(ctx); err != nil {
+	if err := s.readRow(ctx, []any{&s.identity}, `SELECT value FROM meta WHERE name = $1`, metaIdentity); err != nil {
+		return fmt.Errorf("read its identity: %w", err)
+	}
+	if err := s.readDays(ctx); err != nil {
 		return err
 	}
 	head, err := s.Head(ctx)
@@ -109,14 +107,12 @@ func (s *Store) open(ctx context.Context, migrations []migration) (err error) {
 	s.background.Go(s.listen)
 	s.background.Go(s.poll)
 	s.background.Go(s.keepDays)
+	s.background.Go(func() { s.linkKeys.Run(s.lifetime) })
 	return nil
 }
 
 // Identity implements store.Store.
 func (s *Store) Identity() string { return s.identity }
-
-// LinkKey implements store.Store.
-func (s *Store) LinkKey() link.Key { return s.linkKey }
 
 // Close implements store.Store. Writes that were already queued are finished.
 func (s *Store) Close() error {

@@ -2,19 +2,23 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
-	// selectPartitions finds those as well that were detached and not dropped,
-	// because whoever did it was stopped.
-	selectPartitions = `SELECT c.relname, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false)
-		FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND i.inhparent = 'events'::regclass
-		WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_[0-9]{8}$' ORDER BY c.relname`
+	// selectPartitions finds those as well that were detached by hand.
+	selectPartitions = `SELECT relname FROM pg_class
+		WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname ~ '^events_[0-9]{8}$' ORDER BY relname`
+
+	countDay = `SELECT count(*) FROM events WHERE day = $1`
+
+	dropPartition = `SELECT drop_partition($1)`
 
 	pruneDays = `DELETE FROM log_days WHERE day < $1`
 
@@ -26,11 +30,12 @@ const (
 	pruneForgetting = `DELETE FROM forgetting WHERE position < ` + logBegins
 )
 
-// partition is a table of events.
-type partition struct {
-	name              string
-	attached, pending bool
-}
+// The wait between attempts to drop a partition. Each attempt blocks those who begin to use the
+// log for 100 ms at most.
+const (
+	firstDropWait = 250 * time.Millisecond
+	maxDropWait   = 30 * time.Second
+)
 
 // Prune implements store.Log. It removes whole days: the events of a day that has
 // ended before. It waits for whoever reads the log, and holds up nobody.
@@ -52,7 +57,7 @@ func (s *Store) pruneLock() string { return s.schema + "/prune" }
 
 // prune removes the days before this one.
 func (s *Store) prune(ctx context.Context, conn *pgx.Conn, before time.Time) (removed int64, err error) {
-	for _, setting := range []string{`SET statement_timeout = 0`, `SET lock_timeout = 0`} { // readers may take their time
+	for _, setting := range []string{`SET statement_timeout = 0`, `SET lock_timeout = 0`} { // another controller may prune
 		if _, err := conn.Exec(ctx, setting); err != nil {
 			return 0, err
 		}
@@ -77,9 +82,8 @@ func (s *Store) prune(ctx context.Context, conn *pgx.Conn, before time.Time) (re
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, err
 	}
-	defer s.days.forget()
-	for _, partition := range old {
-		events, err := drop(ctx, conn, partition)
+	for _, day := range old {
+		events, err := drop(ctx, conn, day)
 		if err != nil {
 			return removed, err
 		}
@@ -88,40 +92,41 @@ func (s *Store) prune(ctx context.Context, conn *pgx.Conn, before time.Time) (re
 	return removed, nil
 }
 
-// oldPartitions returns those of days before this one.
-func oldPartitions(ctx context.Context, conn *pgx.Conn, before time.Time) (old []partition, err error) {
+// oldPartitions returns the days before this one that have a partition.
+func oldPartitions(ctx context.Context, conn *pgx.Conn, before time.Time) (old []time.Time, err error) {
 	rows, err := conn.Query(ctx, selectPartitions)
 	if err != nil {
 		return nil, err
 	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p partition, err error) {
-		err = row.Scan(&p.name, &p.attached, &p.pending)
-		return p, err
-	})
-	for _, partition := range all {
-		day, notOurs := time.Parse(dayLayout, strings.TrimPrefix(partition.name, partitionPrefix))
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, name := range all {
+		day, notOurs := time.Parse(dayLayout, strings.TrimPrefix(name, partitionPrefix))
 		if notOurs == nil && day.Before(before) {
-			old = append(old, partition)
+			old = append(old, day)
 		}
 	}
 	return old, err
 }
 
-// drop removes a partition, and returns how many events it had.
-func drop(ctx context.Context, conn *pgx.Conn, old partition) (events int64, err error) {
-	table := quote(old.name)
-	switch {
-	case old.pending:
-		_, err = conn.Exec(ctx, `ALTER TABLE events DETACH PARTITION `+table+` FINALIZE`, pgx.QueryExecModeSimpleProtocol)
-	case old.attached:
-		_, err = conn.Exec(ctx, `ALTER TABLE events DETACH PARTITION `+table+` CONCURRENTLY`, pgx.QueryExecModeSimpleProtocol)
-	}
-	if err != nil {
+// drop removes the partition of a day, and returns how many events it had. It waits for those who
+// read the log without blocking others: it gives up at once, and tries again.
+func drop(ctx context.Context, conn *pgx.Conn, day time.Time) (events int64, err error) {
+	if err := conn.QueryRow(ctx, countDay, day).Scan(&events); err != nil {
 		return 0, err
 	}
-	if err := conn.QueryRow(ctx, `SELECT count(*) FROM `+table).Scan(&events); err != nil {
-		return 0, err
+	for wait := firstDropWait; ; wait = min(2*wait, maxDropWait) {
+		_, err := conn.Exec(ctx, dropPartition, day)
+		var answered *pgconn.PgError
+		if !errors.As(err, &answered) || answered.Code != lockNotAvailable {
+			return events, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	}
-	_, err = conn.Exec(ctx, `DROP TABLE `+table)
-	return events, err
 }
+
+// lockNotAvailable is the code of the error that a lock was waited for too long.
+const lockNotAvailable = "55P03"

@@ -25,7 +25,9 @@ func TestVersionsSideBySide(t *testing.T) {
 	_, err := today.Change(t.Context(), save("a@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
 
-	newer, err := open(t.Context(), Options{DSNFile: place}, next(len(migrations)), nil)
+	g.Expect(migrateTo(t.Context(), Options{DSNFile: place}, Roles{}, next(len(migrations)))).
+		To(ContainElement(ContainSubstring("version 2 (before: 1)")))
+	newer, err := open(t.Context(), Options{DSNFile: place}, len(migrations)+1, nil)
 	g.Expect(err).NotTo(HaveOccurred())
 	defer func() { g.Expect(newer.Close()).To(Succeed()) }()
 	for _, s := range []*Store{today, newer, openAt(t, place)} {
@@ -45,31 +47,61 @@ func TestVersionsSideBySide(t *testing.T) {
 func TestNewerVersion(t *testing.T) {
 	g := NewWithT(t)
 	place := newPlace(t)
-	newer, err := open(t.Context(), Options{DSNFile: place}, next(len(migrations)+1), nil)
+	_, err := migrateTo(t.Context(), Options{DSNFile: place}, Roles{}, next(len(migrations)+1))
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(newer.Close()).To(Succeed())
 	_, err = Open(t.Context(), Options{DSNFile: place})
-	g.Expect(err).To(MatchError(store.ErrNewer))
-	g.Expect(err).To(MatchError(ContainSubstring("it has schema 2, which needs a program that knows 2 at least; this one knows 1")))
+	_, migrating := Migrate(t.Context(), Options{DSNFile: place}, Roles{})
+	for _, err := range []error{err, migrating} {
+		g.Expect(err).To(MatchError(store.ErrNewer))
+		g.Expect(err).To(MatchError(ContainSubstring("it has schema 2, which needs a program that knows 2 at least; this one knows 1")))
+	}
 }
 
-// Replicas that start at the same time migrate once.
-func TestReplicasStartTogether(t *testing.T) {
+// Several migrations at once take turns: one makes everything, the others find it made.
+func TestMigrationsTakeTurns(t *testing.T) {
 	g := NewWithT(t)
 	place := newPlace(t)
-	opened := make(chan error)
+	made := make(chan []string)
 	for range 4 {
 		go func() {
-			s, err := Open(t.Context(), Options{DSNFile: place})
-			if err == nil {
-				err = s.Close()
+			done, err := Migrate(t.Context(), Options{DSNFile: place}, Roles{})
+			if err != nil {
+				t.Errorf("migrate: %v", err)
 			}
-			opened <- err
+			made <- done
 		}()
 	}
+	first := 0
 	for range 4 {
-		g.Expect(<-opened).To(Succeed())
+		if done := <-made; len(done) > 1 {
+			first++
+			g.Expect(done).To(HaveExactElements("made the schema postbus", "the schema postbus has version 1 (before: 0)",
+				"made the first link key", "made 8 partitions of the log, up to 7 days ahead"))
+		} else {
+			g.Expect(done).To(HaveExactElements("the schema postbus has version 1 (before: 1)"))
+		}
 	}
+	g.Expect(first).To(Equal(1))
+	openAt(t, place)
+}
+
+// A process that finds no tables, or those of an older version, says who makes them.
+func TestOpenDoesNotMigrate(t *testing.T) {
+	g := NewWithT(t)
+	place := newPlace(t)
+	_, err := Open(t.Context(), Options{DSNFile: place})
+	g.Expect(err).To(And(MatchError(store.ErrNotMigrated),
+		MatchError(ContainSubstring("run postbus migrate with the connection string of its owner: the schema postbus has no tables"))))
+	conn, _, err := connectOnce(t.Context(), place)
+	g.Expect(err).NotTo(HaveOccurred())
+	var made bool
+	g.Expect(conn.QueryRow(t.Context(), `SELECT to_regnamespace('postbus') IS NOT NULL`).Scan(&made)).To(Succeed())
+	g.Expect(made).To(BeFalse(), "it has made nothing")
+	g.Expect(conn.Close(t.Context())).To(Succeed())
+
+	prepare(t, place)
+	_, err = open(t.Context(), Options{DSNFile: place}, len(migrations)+1, nil)
+	g.Expect(err).To(And(MatchError(store.ErrNotMigrated), MatchError(ContainSubstring("has version 1, this program needs 2"))))
 }
 
 // A migration that goes wrong leaves everything as it was.
@@ -77,7 +109,7 @@ func TestMigrationFails(t *testing.T) {
 	g := NewWithT(t)
 	place := newPlace(t)
 	broken := append(slices.Clone(migrations), migration{sql: `CREATE TABLE half (n int); SELECT 1/0`, oldest: 1})
-	_, err := open(t.Context(), Options{DSNFile: place}, broken, nil)
+	_, err := migrateTo(t.Context(), Options{DSNFile: place}, Roles{}, broken)
 	g.Expect(err).To(MatchError(ContainSubstring("migrate to schema 2")))
 	s := openAt(t, place)
 	var half *string

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -25,6 +26,9 @@ func (s *Store) WaitForOwners(ctx context.Context, after int64) (int64, error) {
 // the schema is in their names.
 func (s *Store) eventsChannel() string { return s.schema + "_events" }
 func (s *Store) ownersChannel() string { return s.schema + "_owners" }
+
+// linksChannel is what rotate_link_key notifies on.
+func (s *Store) linksChannel() string { return s.schema + "_links" }
 
 const notify = `SELECT pg_notify($1, $2)`
 
@@ -51,13 +55,14 @@ func (s *Store) hear(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }() // nothing is open on it
-	for _, channel := range []string{s.eventsChannel(), s.ownersChannel()} {
+	for _, channel := range []string{s.eventsChannel(), s.ownersChannel(), s.linksChannel()} {
 		if _, err := conn.Exec(ctx, "LISTEN "+quote(channel)); err != nil {
 			return err
 		}
 	}
 	s.listening.Store(true)
 	s.owners.Rise() // something may have been missed
+	s.linkKeys.Changed()
 	for {
 		notification, err := conn.WaitForNotification(ctx)
 		if err != nil {
@@ -70,24 +75,40 @@ func (s *Store) hear(ctx context.Context) error {
 			}
 		case s.ownersChannel():
 			s.owners.Rise()
+		case s.linksChannel():
+			s.linkKeys.Changed()
 		}
 	}
 }
 
 // connect makes a connection that is in no pool.
 func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
-	config, _, err := readConfig(s.lifetime, s.file)
+	conn, _, err := connectFor(ctx, s.lifetime, s.file, s.schema)
+	return conn, err
+}
+
+// connectOnce makes a connection for a command.
+func connectOnce(ctx context.Context, file string) (conn *pgx.Conn, schema string, err error) {
+	conn, schema, err = connectFor(ctx, ctx, file, "")
+	return conn, schema, explain(ctx, err)
+}
+
+// connectFor makes a connection in a lifetime. Its schema is this one, or that of the connection
+// string where it is empty.
+func connectFor(ctx, lifetime context.Context, file, schema string) (*pgx.Conn, string, error) {
+	config, named, err := readConfig(lifetime, file)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	config.ConnConfig.RuntimeParams["search_path"] = quote(s.schema)
+	schema = cmp.Or(schema, named)
+	config.ConnConfig.RuntimeParams["search_path"] = quote(schema)
 	timed, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(timed, config.ConnConfig)
 	if err != nil {
-		return nil, unreachable{err}
+		return nil, "", unreachable{err}
 	}
-	return conn, nil
+	return conn, schema, nil
 }
 
 // poll asks for what notifications have not told, and logs when the server goes

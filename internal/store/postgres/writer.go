@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/batch"
@@ -95,22 +93,6 @@ func (w *writer) runBatch(batch []*job) {
 func (w *writer) commit(jobs []*job) error {
 	ctx, cancel := context.WithTimeout(w.store.lifetime, patience)
 	defer cancel()
-	var err error
-	for range 2 {
-		var answered *pgconn.PgError
-		err = w.tryCommit(ctx, jobs)
-		if !errors.As(err, &answered) || answered.Code != noPartition {
-			break
-		}
-		w.store.days.forget() // somebody has pruned it
-	}
-	return err
-}
-
-// noPartition is the code of the error that no partition takes a row.
-const noPartition = "23514"
-
-func (w *writer) tryCommit(ctx context.Context, jobs []*job) error {
 	tx, err := w.store.lockLog(ctx, jobs)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -69,6 +70,22 @@ func (s *Store) RaiseOnce(ctx context.Context, once store.Once, event contact.Ev
 
 // Head implements store.Log.
 func (s *Store) Head(context.Context) (int64, error) { return s.writer.head.Load(), nil }
+
+// OldestEvent implements store.Log.
+func (s *Store) OldestEvent(ctx context.Context) (time.Time, error) {
+	var nanoseconds int64
+	err := s.read.QueryRowContext(ctx, `SELECT time FROM events ORDER BY position LIMIT 1`).Scan(&nanoseconds)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("look for the oldest event: %w", err)
+	}
+	return time.Unix(0, nanoseconds).UTC(), nil
+}
+
+// PrepareLog implements store.Log. A table takes whatever comes.
+func (s *Store) PrepareLog(context.Context) error { return nil }
 
 // WaitForEvents implements store.Log.
 func (s *Store) WaitForEvents(ctx context.Context, after int64) error {

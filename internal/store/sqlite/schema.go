@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 
@@ -32,6 +33,13 @@ var migrations = []string{
 	CREATE TABLE bound_objects ( -- lists and subscriptions that may use their namespace's data
 		uid       TEXT PRIMARY KEY,
 		namespace TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE link_keys ( -- what links in mails are signed with
+		id      TEXT PRIMARY KEY, -- link.KeyID
+		secret  TEXT NOT NULL,
+		starts  INTEGER NOT NULL, -- Unix time in nanoseconds; it signs from then on
+		expires INTEGER           -- it verifies until then; NULL for the newest
 	) STRICT, WITHOUT ROWID;
 
 	CREATE TABLE lists ( -- counters, kept with each change so that counting is free
@@ -210,29 +218,27 @@ func migrate(ctx context.Context, db *sql.DB, migrations []string) error {
 	return tx.Commit()
 }
 
-// makeSecrets gives the store the random values that it has none of yet and
-// keeps for ever.
+// makeSecrets gives the store its identity and its first link key, if it has none.
 func makeSecrets(ctx context.Context, tx *sql.Tx) error {
-	for _, name := range []string{metaIdentity, metaLinkKey} {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING`, name, rand.Text()); err != nil {
-			return err
-		}
+	_, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING`, metaIdentity, rand.Text())
+	if err != nil {
+		return err
 	}
-	return nil
+	var keys int
+	if err := tx.QueryRowContext(ctx, countLinkKeys).Scan(&keys); err != nil || keys > 0 {
+		return err
+	}
+	_, err = addLinkKey(ctx, tx, time.Now())
+	return err
 }
 
-// The names in the table meta.
-const (
-	metaIdentity = "identity"
-	metaLinkKey  = "link_key"
-)
+// metaIdentity is the name of the identity in the table meta.
+const metaIdentity = "identity"
 
-// readSecrets reads what makeSecrets has made.
-func (s *Store) readSecrets(ctx context.Context) error {
-	for name, value := range map[string]*string{metaIdentity: &s.identity, metaLinkKey: (*string)(&s.linkKey)} {
-		if err := s.read.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = ?`, name).Scan(value); err != nil {
-			return fmt.Errorf("read its %s: %w", name, err)
-		}
+// readIdentity reads what makeSecrets has made.
+func (s *Store) readIdentity(ctx context.Context) error {
+	if err := s.read.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = ?`, metaIdentity).Scan(&s.identity); err != nil {
+		return fmt.Errorf("read its identity: %w", err)
 	}
 	return nil
 }

@@ -14,13 +14,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/gofrs/flock"
 	sqlitedriver "modernc.org/sqlite"
 	sqlitecodes "modernc.org/sqlite/lib"
 
-	"postbus.dev/postbus/internal/link"
 	"postbus.dev/postbus/internal/store"
+	"postbus.dev/postbus/internal/store/linkkeys"
 )
 
 // readers is how many queries may read at the same time.
@@ -33,7 +34,12 @@ type Store struct {
 	lock     *flock.Flock
 	owners   *owners
 	identity string
-	linkKey  link.Key
+	linkKeys *linkkeys.Keeper
+
+	// lifetime ends with Close, and what runs in the background with it.
+	lifetime   context.Context
+	end        context.CancelFunc
+	background sync.WaitGroup
 }
 
 var _ store.Store = (*Store)(nil)
@@ -49,6 +55,8 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("find the store %s: %w", path, err)
 	}
 	s := &Store{lock: flock.New(path + ".lock"), owners: newOwners()}
+	s.lifetime, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.linkKeys = linkkeys.New(s.loadLinkKeys)
 	if err := s.open(context.WithoutCancel(ctx), path); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store %s: %w", path, explain(err)), s.Close())
 	}
@@ -86,10 +94,14 @@ func (s *Store) open(ctx context.Context, path string) error {
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
 	s.read = prepareOnce(read)
-	if err := s.readSecrets(ctx); err != nil {
+	if err := s.readIdentity(ctx); err != nil {
 		return err
 	}
-	return s.writer.start(ctx)
+	if err := s.writer.start(ctx); err != nil {
+		return err
+	}
+	s.background.Go(func() { s.linkKeys.Run(s.lifetime) })
+	return nil
 }
 
 // createPrivate makes the file so that only its owner can read it: it holds
@@ -124,11 +136,10 @@ func explain(err error) error {
 // Identity implements store.Store.
 func (s *Store) Identity() string { return s.identity }
 
-// LinkKey implements store.Store.
-func (s *Store) LinkKey() link.Key { return s.linkKey }
-
 // Close implements store.Store. Writes that were already queued are finished.
 func (s *Store) Close() error {
+	s.end()
+	s.background.Wait()
 	var errs []error
 	if s.read != nil {
 		errs = append(errs, s.read.Close())

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -22,7 +23,13 @@ func TestConformance(t *testing.T) {
 			NewWithT(t).Expect(err).NotTo(HaveOccurred())
 			return opened
 		},
+		RotateLinkKey: rotateLinkKey,
 	})
+}
+
+func rotateLinkKey(t *testing.T, place string, overlap time.Duration) error {
+	_, err := sqlite.RotateLinkKey(t.Context(), place, overlap)
+	return err
 }
 
 // makeStore makes a store with a few pages of contacts in it.

@@ -20,6 +20,8 @@ type Engine struct {
 	NewPlace func(t *testing.T) string
 	// Open opens the store at a place; the suite closes it.
 	Open func(t *testing.T, place string) store.Store
+	// RotateLinkKey rotates the link key of the store at a place, while it is open.
+	RotateLinkKey func(t *testing.T, place string, overlap time.Duration) error
 }
 
 // Run holds an engine to what package store says.
@@ -66,6 +68,7 @@ func Run(t *testing.T, engine Engine) {
 		"a namespace gets none of an earlier one's data": testRenewNamespace,
 		"objects are bound to their namespace":           testBindObject,
 		"the events of a list can be removed":            testRemoveEvents,
+		"the oldest event is known":                      testOldestEvent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			opened := engine.Open(t, engine.NewPlace(t))
@@ -74,6 +77,7 @@ func Run(t *testing.T, engine Engine) {
 		})
 	}
 	t.Run("everything is still there after a restart", func(t *testing.T) { testReopen(t, engine) })
+	t.Run("links work until their key is revoked", func(t *testing.T) { testLinkKeys(t, engine) })
 	t.Run("a closed store refuses changes", func(t *testing.T) { testClosed(t, engine) })
 }
 

@@ -3,6 +3,15 @@ CREATE TABLE meta (
   value text NOT NULL
 );
 
+-- What links in mails are signed with. The newest key that has started signs, all that have not
+-- expired verify.
+CREATE TABLE link_keys (
+  id         text PRIMARY KEY CHECK (id ~ '^[0-9a-f]{6}$'), -- link.KeyID
+  secret     text NOT NULL CHECK (length(secret) >= 26),
+  starts_at  timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL DEFAULT 'infinity'
+);
+
 -- What rises one by one, in the order of commits: whoever makes one rise locks its
 -- row until the commit. log is the last position, contacts the last number of a
 -- contact, deliveries the last revision.
@@ -60,6 +69,16 @@ CREATE TABLE events ( -- the log, append only, a partition for each day
 ) PARTITION BY RANGE (day);
 CREATE INDEX events_address ON events (namespace, list, address, position);
 CREATE INDEX events_time ON events USING brin (time) WITH (autosummarize = on);
+
+-- Which types of events each role may append, see grants.go. The owner may append all.
+CREATE TABLE appenders (
+  role  name PRIMARY KEY,
+  types text[] NOT NULL
+);
+ALTER TABLE events ENABLE ROW LEVEL SECURITY;
+CREATE POLICY read ON events FOR SELECT USING (true);
+CREATE POLICY append ON events FOR INSERT
+  WITH CHECK (type = ANY ((SELECT a.types FROM appenders a WHERE a.role = current_user)::text[]));
 
 CREATE TABLE log_days ( -- where in the log each day begins
   day            date PRIMARY KEY,
