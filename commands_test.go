@@ -67,6 +67,9 @@ func (d *desk) hire(namespace string) {
 	d.Expect(err).NotTo(HaveOccurred())
 	role := &rbacv1.ClusterRole{}
 	d.Expect(yaml.UnmarshalStrict(text, role)).To(Succeed())
+	for _, object := range testkit.Kustomize(d.t, filepath.Join("config", "policies")) { // patch is the right to annotate
+		d.Expect(client.IgnoreAlreadyExists(plane.Client.Create(d.t.Context(), object))).To(Succeed())
+	}
 	for _, object := range []client.Object{role, &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: operatorUser},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},

@@ -68,11 +68,22 @@ func newInstallation(t *testing.T) *installation {
 
 func writeKubeconfig(t *testing.T, folder string) string {
 	t.Helper()
+	return writeKubeconfigOf(t, folder, &clientcmdapi.AuthInfo{
+		ClientCertificateData: plane.Config.CertData, ClientKeyData: plane.Config.KeyData, Token: plane.Config.BearerToken,
+	})
+}
+
+// writeTokenKubeconfig writes a kubeconfig that has a token and nothing else.
+func writeTokenKubeconfig(t *testing.T, token string) string {
+	t.Helper()
+	return writeKubeconfigOf(t, t.TempDir(), &clientcmdapi.AuthInfo{Token: token})
+}
+
+func writeKubeconfigOf(t *testing.T, folder string, identity *clientcmdapi.AuthInfo) string {
+	t.Helper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["test"] = &clientcmdapi.Cluster{Server: plane.Config.Host, CertificateAuthorityData: plane.Config.CAData}
-	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{
-		ClientCertificateData: plane.Config.CertData, ClientKeyData: plane.Config.KeyData, Token: plane.Config.BearerToken,
-	}
+	config.AuthInfos["test"] = identity
 	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
 	config.CurrentContext = "test"
 	path := filepath.Join(folder, "kubeconfig")
@@ -259,6 +270,8 @@ func TestCommands(t *testing.T) {
 		"a proxy with a password":      {[]string{"dispatcher", "--egress-proxy=http://a:b@proxy.example.com:3128"}, "--egress-proxy must have nothing but scheme, host and port", false},
 		"a proxy with a path":          {[]string{"dispatcher", "--egress-proxy=http://proxy.example.com:3128/a"}, "--egress-proxy must have nothing but scheme, host and port", false},
 		"two stores":                   {[]string{"ingress", "--store=postbus.db", "--store-dsn-file=/etc/postbus/store/dsn"}, "--store and --store-dsn-file are two stores, name one", false},
+		"a namespace that is none":     {[]string{"ingress", "--namespaces=marketing,Sales"}, `invalid namespace "Sales" (example: marketing,sales)`, false},
+		"an empty namespace":           {[]string{"controller", "--namespaces="}, `invalid namespace ""`, false},
 		"no such kubeconfig":           {[]string{"controller", "--kubeconfig=/nowhere/kubeconfig"}, "/nowhere/kubeconfig", false},
 	} {
 		t.Run(name, func(t *testing.T) {

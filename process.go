@@ -56,7 +56,7 @@ func runProcess(ctx context.Context, s settings) (err error) {
 	if err := kube.CheckVersion(p.access); err != nil {
 		return err
 	}
-	if p.objects, err = kube.NewCache(ctx, p.access, s.kinds()...); err != nil {
+	if p.objects, err = kube.NewCacheOf(ctx, s.namespaces, p.access, s.kinds()...); err != nil {
 		return err
 	}
 	endTracing, err := p.startTracing(ctx)
@@ -149,7 +149,7 @@ func (s settings) kinds() []client.Object {
 // take ingress with it, so it is run again here.
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
-		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policies,
+		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policies, Namespaces: p.settings.namespaces,
 		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Retention: p.settings.retention, Registerer: p.metrics,
 	}
 	if p.settings.command != "standalone" {

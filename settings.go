@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"postbus.dev/postbus/controllers"
 	"postbus.dev/postbus/ingress"
 )
@@ -23,6 +25,8 @@ type settings struct {
 	profiling      bool
 	logLevel       string
 	leaseNamespace string
+	// namespaces are those whose objects are watched, all when empty.
+	namespaces []string
 	// retention is for how long events are kept in the log.
 	retention time.Duration
 	// publicURL is what links to recipients begin with, nil when the flag says
@@ -54,6 +58,12 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8081", "`address` of /healthz, /readyz and /metrics")
 	flags.BoolVar(&s.profiling, "profiling", false, "serve Go's profiles there too, under /debug/pprof/")
 	flags.StringVar(&s.logLevel, "log-level", "info", "info, or debug for a line on each request and attempt")
+	flags.Func("namespaces",
+		"`names`, separated by commas, of the only namespaces whose objects are watched; give all processes over one store the same",
+		func(text string) (err error) {
+			s.namespaces, err = parseNamespaces(text)
+			return err
+		})
 	if s.runs("controller") {
 		flags.StringVar(&s.leaseNamespace, "lease-namespace", "", "`namespace` of the controllers' Lease; without it the pod's own, or default")
 		flags.DurationVar(&s.retention, "retention", controllers.DefaultRetention,
@@ -152,6 +162,18 @@ func parsePublicURL(text string) (*url.URL, error) {
 		return nil, errors.New("it must have nothing but scheme, host, port and path")
 	}
 	return base, nil
+}
+
+// parseNamespaces reads names of namespaces such as "marketing,sales".
+func parseNamespaces(text string) ([]string, error) {
+	names := strings.Split(text, ",")
+	for i, name := range names {
+		names[i] = strings.TrimSpace(name)
+		if problems := validation.IsDNS1123Label(names[i]); len(problems) > 0 {
+			return nil, fmt.Errorf("invalid namespace %q (example: marketing,sales): %s", names[i], problems[0])
+		}
+	}
+	return names, nil
 }
 
 // parseNetworks reads networks such as "10.0.0.0/8,fd00::/8". It refuses what

@@ -54,6 +54,8 @@ var installations = map[string]installation{
 	"TLS by cert-manager":               {"default", []string{"tls-cert-manager"}},
 	"one pod with all that is for it":   {"standalone", []string{"tls-cert-manager", "network-policies", "service-monitor"}},
 	"three deployments with everything": {"default", everything},
+	"one pod in some namespaces":        {"standalone", []string{"namespaced"}},
+	"three without policies":            {"default", []string{"namespaced", "without-policies"}},
 	"three deployments that are tried":  {base: filepath.Join("..", "hack", "soak", "installation")},
 }
 

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/testkit"
 )
 
 // rights are "verb resource" each, all that an account has: everything else must be
@@ -39,7 +41,7 @@ var (
 		verbs("get list watch", "apikeys.postbus.dev", "contactlists.postbus.dev", "webhooksubscriptions.postbus.dev", "configmaps"),
 		verbs("patch", "apikeys.postbus.dev", "contactlists.postbus.dev", "webhooksubscriptions.postbus.dev",
 			"apikeys.postbus.dev/status", "contactlists.postbus.dev/status", "webhooksubscriptions.postbus.dev/status"),
-		verbs("update", "apikeys.postbus.dev/finalizers", "webhooksubscriptions.postbus.dev/finalizers"),
+		verbs("update", "apikeys.postbus.dev/finalizers", "contactlists.postbus.dev/finalizers", "webhooksubscriptions.postbus.dev/finalizers"),
 		verbs("get list watch create patch delete", "secrets"),
 		verbs("create patch", "events.events.k8s.io"),
 		verbs("get", "namespaces"))
@@ -122,6 +124,35 @@ func TestSecretsByNamespace(t *testing.T) {
 	g.Eventually(func() []string { return rulesOf(t, access, named) }, "10s").Should(ConsistOf(dispatcherRights))
 	g.Eventually(func() []string { return rulesOf(t, access, other) }, "10s").Should(ConsistOf(without))
 	g.Expect(rulesOf(t, access, namespace)).To(ConsistOf(without))
+}
+
+// TestNamespaced: with the component a process has its rights where config/namespaced binds
+// them, and in its own namespace no more than its Lease. The ClusterRoleBindings that other
+// tests have applied are deleted first.
+func TestNamespaced(t *testing.T) {
+	for account, want := range accounts {
+		t.Run(account, func(t *testing.T) {
+			g := NewWithT(t)
+			bindings := &rbacv1.ClusterRoleBindingList{}
+			g.Expect(plane.Client.List(t.Context(), bindings, client.MatchingLabels{"app.kubernetes.io/name": "postbus"})).To(Succeed())
+			for i := range bindings.Items {
+				g.Expect(plane.Client.Delete(t.Context(), &bindings.Items[i])).To(Succeed())
+			}
+			install(t, installation{want.installation.base, []string{"namespaced"}})
+			named, other := plane.Namespace(t), plane.Namespace(t)
+			for _, object := range testkit.Kustomize(t, filepath.Join("namespaced", want.installation.base)) {
+				object.SetNamespace(named)
+				g.Expect(apply(t, object)).To(Succeed())
+			}
+			access := identity(t, account)
+			g.Eventually(func() []string { return rulesOf(t, access, named) }, "10s").Should(ConsistOf(unique(want.rights.anywhere)))
+			g.Eventually(func() []string { return rulesOf(t, access, other) }, "10s").Should(BeEmpty())
+			g.Eventually(func() []string { return rulesOf(t, access, namespace) }, "10s").Should(ConsistOf(unique(want.rights.athome)))
+			caller, err := dynamic.NewForConfig(access)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(granted(t, caller, other)).To(BeEmpty())
+		})
+	}
 }
 
 // install applies what of an installation the API server knows.

@@ -14,6 +14,7 @@ import (
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists/status,verbs=patch
+// +kubebuilder:rbac:groups=postbus.dev,resources=contactlists/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 
 // contactLists makes ContactLists true: their contacts are counted, and the

@@ -111,6 +111,8 @@ type Options struct {
 	Config *rest.Config
 	// Store is where subscriptions are opened and looked up.
 	Store Store
+	// Namespaces are those whose objects are reconciled, all when empty.
+	Namespaces []string
 	// Guard says where callbacks may point; the dispatcher's should be the same.
 	Guard guard.Policies
 	// Lease says where controllers agree on which of them acts.
@@ -188,7 +190,7 @@ func Run(ctx context.Context, options Options) error {
 		// of 5 a second would let status lag by minutes.
 		access.QPS = -1
 	}
-	m, err := newManager(ctx, access, options.Lease)
+	m, err := newManager(ctx, access, options)
 	if err != nil {
 		return err
 	}
@@ -226,7 +228,8 @@ func Run(ctx context.Context, options Options) error {
 	return nil
 }
 
-func newManager(ctx context.Context, access *rest.Config, lease Lease) (manager.Manager, error) {
+func newManager(ctx context.Context, access *rest.Config, options Options) (manager.Manager, error) {
+	lease := options.Lease
 	lock, err := lease.lock(access)
 	if err != nil {
 		return nil, err
@@ -239,6 +242,7 @@ func newManager(ctx context.Context, access *rest.Config, lease Lease) (manager.
 		// Where controller-runtime stands is for people who look for a fault.
 		Logger:      log.FromContext(ctx).V(1),
 		BaseContext: func() context.Context { return context.WithoutCancel(ctx) },
+		NewCache:    kube.InNamespaces(options.Namespaces),
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{

@@ -95,7 +95,7 @@ func (r *rig) run() (stop func()) {
 	g := NewWithT(r.t)
 	logger := funcr.New(func(prefix, line string) { r.log.write(prefix + line + "\n") }, funcr.Options{Verbosity: r.verbosity})
 	ctx, cancel := context.WithCancel(logr.NewContext(context.WithoutCancel(r.t.Context()), logger))
-	objects, err := kube.NewCacheOf(ctx, r.namespace, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.WebhookSubscription{})
+	objects, err := kube.NewCacheOf(ctx, []string{r.namespace}, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.WebhookSubscription{})
 	g.Expect(err).NotTo(HaveOccurred())
 	var parts sync.WaitGroup
 	parts.Go(func() { g.Expect(objects.Start(ctx)).To(Succeed()) })

@@ -169,7 +169,7 @@ func (f *fixture) closeStore(t *testing.T) {
 func startCache(t *testing.T, namespace string) client.Reader {
 	t.Helper()
 	g := NewWithT(t)
-	objects, err := kube.NewCacheOf(t.Context(), namespace, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
+	objects, err := kube.NewCacheOf(t.Context(), []string{namespace}, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
 	g.Expect(err).NotTo(HaveOccurred())
 	stopped := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())

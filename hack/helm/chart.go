@@ -86,11 +86,27 @@ func (o options) files(ctx context.Context) (map[string]string, error) {
 			}
 			files["values.yaml"] += values
 		}
-		if files[fileOf(one)], err = template(one); err != nil {
+		text, err := template(one)
+		if err != nil {
 			return nil, err
 		}
+		files[fileOf(one)] = conditional(one, text)
 	}
 	return files, o.addExtras(ctx, files)
+}
+
+// conditional returns the template of an object that values leave out, or replace.
+func conditional(one object, text string) string {
+	switch one.kind() {
+	case "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding":
+		return fmt.Sprintf("{{- if .Values.admissionPolicies.enabled }}\n%s{{- end }}\n", text)
+	case "ClusterRoleBinding": // the same rights in some namespaces, as config/namespaced has them
+		inOne := strings.Replace(text, "kind: ClusterRoleBinding", "kind: RoleBinding", 1)
+		inOne = strings.Replace(inOne, "  name: "+one.name()+"\n", "  name: "+one.name()+"-objects\n  namespace: {{ . }}\n", 1)
+		inOne = strings.ReplaceAll(inOne, ".Release", "$.Release")
+		return "{{- range .Values.namespaces }}\n---\n" + inOne + "{{- else }}\n" + text + "{{- end }}\n"
+	}
+	return text
 }
 
 // addExtras adds the objects of components, each between its condition.
@@ -169,7 +185,7 @@ var inDeployments = []substitution{
 		regexp.MustCompile(`(?m)^( *)resources:\n +limits:\n +memory: .*\n +requests:\n +cpu: .*\n +memory: .*$`),
 		"%[2]sresources:\n%[2]s  {{- toYaml .Values.%[1]s.resources | nindent 10 }}",
 	},
-	{regexp.MustCompile(`(?m)^( *)(- (?:controller|ingress|dispatcher)\n *- --store-dsn-file=.*)$`), "%[2]s${2}" + list("args")},
+	{regexp.MustCompile(`(?m)^( *)(- (?:controller|ingress|dispatcher)\n *- --store-dsn-file=.*)$`), "%[2]s${2}" + namespaces + list("args")},
 	{regexp.MustCompile(`(?m)^( *)(volumeMounts:)$`), "%[2]s${2}" + list("volumeMounts")},
 	{regexp.MustCompile(`(?m)^( *)(volumes:)$`), "%[2]s${2}" + list("volumes")},
 }
@@ -182,6 +198,9 @@ var inMigration = []substitution{
 		"%[2]s- --${2}-role={{ .Values.store.roles.${2} }}",
 	},
 }
+
+// namespaces is the flag that names the namespaces, when there are some.
+const namespaces = "\n%[2]s{{- with .Values.namespaces }}\n%[2]s- --namespaces={{ join \",\" . }}\n%[2]s{{- end }}"
 
 // list returns what adds the items of a value to a list.
 func list(value string) string {
@@ -257,6 +276,15 @@ store:
     controller: postbus_controller
     ingress: postbus_ingress
     dispatcher: postbus_dispatcher
+
+# The only namespaces whose objects are watched, such as [marketing, sales]. Each process has
+# its rights there and nowhere else. Empty means all namespaces.
+namespaces: []
+
+# The ValidatingAdmissionPolicies of config/policies, for Kubernetes 1.30 and newer. They are
+# cluster-scoped. Without them, whoever may write WebhookSubscriptions of a namespace can send
+# its Secrets to any URL.
+admissionPolicies: {enabled: true}
 
 # What may be added to the installation.
 networkPolicies: {enabled: false}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,9 +53,18 @@ func render(t *testing.T, values string) map[string]object {
 		if strings.TrimSpace(text) == "" {
 			continue
 		}
-		var one object
-		g.Expect(yaml.UnmarshalStrict([]byte(text), &one)).To(Succeed(), "%s:\n%s", file, text)
-		rendered[one.kind()+" "+one.name()] = one
+		for document := range strings.SplitSeq(text, "\n---\n") {
+			if strings.TrimSpace(document) == "" {
+				continue
+			}
+			var one object
+			g.Expect(yaml.UnmarshalStrict([]byte(document), &one)).To(Succeed(), "%s:\n%s", file, document)
+			key := one.kind() + " " + one.name()
+			if _, twice := rendered[key]; twice {
+				key += " in " + fmt.Sprint(at(one, "metadata", "namespace"))
+			}
+			rendered[key] = one
+		}
 	}
 	return rendered
 }
@@ -119,4 +129,29 @@ ingress:
 	g.Expect(at(pod, "volumes")).To(And(
 		ContainElement(HaveKeyWithValue("secret", HaveKeyWithValue("secretName", "postbus-store-controller"))),
 		ContainElement(HaveKeyWithValue("secret", HaveKeyWithValue("secretName", "tables")))))
+}
+
+// With namespaces there are the bindings of config/namespaced in each of them, and no rights
+// in all.
+func TestNamespaces(t *testing.T) {
+	g := NewWithT(t)
+	rendered := render(t, "{namespaces: [marketing, sales], admissionPolicies: {enabled: false}}")
+	text, err := fromSource(t).build(t.Context(), filepath.Join(root, "config", "namespaced", "default"))
+	g.Expect(err).NotTo(HaveOccurred())
+	bindings, err := parse([]byte(strings.ReplaceAll(string(text), "namespace: postbus-system", "namespace: elsewhere")))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(bindings).To(HaveLen(3))
+	for _, want := range bindings {
+		want["metadata"].(map[string]any)["namespace"] = "marketing"
+		g.Expect(rendered).To(HaveKeyWithValue("RoleBinding "+want.name(), want))
+		want["metadata"].(map[string]any)["namespace"] = "sales"
+		g.Expect(rendered).To(HaveKeyWithValue("RoleBinding "+want.name()+" in sales", want))
+	}
+	for name, one := range rendered {
+		g.Expect(name).NotTo(HavePrefix("ClusterRoleBinding "))
+		g.Expect(name).NotTo(HavePrefix("ValidatingAdmissionPolicy"))
+		if one.kind() == "Deployment" {
+			g.Expect(at(one, "spec", "template", "spec", "containers", "args")).To(ContainElement("--namespaces=marketing,sales"))
+		}
+	}
 }

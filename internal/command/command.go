@@ -20,7 +20,11 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
-// +kubebuilder:rbac:groups=postbus.dev,resources=webhooksubscriptions,verbs=get;watch;patch
+// The verbs need get, watch and patch of WebhookSubscriptions. kubectl get, and the annotation
+// that rotates an ApiKey, need the rest. Never update: without it patch changes annotations
+// only, see config/policies.
+// +kubebuilder:rbac:groups=postbus.dev,resources=apikeys;webhooksubscriptions,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch
 
 const (
 	// PluginFile is the name by which kubectl finds the program as a plugin.

@@ -45,16 +45,13 @@ func NewScheme() *runtime.Scheme {
 // ApiKeys if they are among them. It asks for no right but to read them. The
 // caller starts it.
 func NewCache(ctx context.Context, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
-	return NewCacheOf(ctx, metav1.NamespaceAll, config, kinds...)
+	return NewCacheOf(ctx, nil, config, kinds...)
 }
 
-// NewCacheOf is NewCache for the objects of one namespace.
-func NewCacheOf(ctx context.Context, namespace string, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
+// NewCacheOf is NewCache for the objects of some namespaces, all when none is given.
+func NewCacheOf(ctx context.Context, namespaces []string, config *rest.Config, kinds ...client.Object) (cache.Cache, error) {
 	options := cache.Options{Scheme: NewScheme(), DefaultTransform: cache.TransformStripManagedFields()}
-	if namespace != metav1.NamespaceAll { // the cache of all of them takes much less for each look into it
-		options.DefaultNamespaces = map[string]cache.Config{namespace: {}}
-	}
-	objects, err := cache.New(config, options)
+	objects, err := InNamespaces(namespaces)(config, options)
 	if err != nil {
 		return nil, fmt.Errorf("make the informer cache: %w", err)
 	}

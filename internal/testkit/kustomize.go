@@ -16,12 +16,8 @@ import (
 // order in which `kubectl apply -k` applies them.
 func Kustomize(t testing.TB, folder string) []*unstructured.Unstructured {
 	t.Helper()
-	root, err := moduleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var built, problem bytes.Buffer
-	command := exec.CommandContext(t.Context(), filepath.Join(assets(root), "kubectl"), "kustomize", folder)
+	command := exec.CommandContext(t.Context(), Kubectl(t), "kustomize", folder)
 	command.Stdout, command.Stderr = &built, &problem
 	if err := command.Run(); err != nil {
 		t.Fatalf("build the kustomization in %s: %v\n%s", folder, err, problem.String())
@@ -38,4 +34,14 @@ func Kustomize(t testing.TB, folder string) []*unstructured.Unstructured {
 		}
 		objects = append(objects, object)
 	}
+}
+
+// Kubectl returns the path of kubectl.
+func Kubectl(t testing.TB) string {
+	t.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(assets(root), "kubectl")
 }
