@@ -149,7 +149,7 @@ func (s settings) kinds() []client.Object {
 // take ingress with it, so it is run again here.
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
-		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policy,
+		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policy, Mail: p.settings.mail.options.Policy,
 		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Retention: p.settings.retention, Registerer: p.metrics,
 	}
 	if p.settings.command != "standalone" {

@@ -17,6 +17,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/guard"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/sqlite"
 	"postbus.dev/postbus/internal/testkit"
@@ -44,6 +45,7 @@ type bench struct {
 	now       time.Time
 	events    *events.FakeRecorder
 	guard     guard.Policy
+	mail      mailpolicy.Policy
 	uses      keyUses
 	inspected verdicts
 }
@@ -81,7 +83,7 @@ func (b *bench) platform() platform {
 func (b *bench) secrets() secrets { return secrets{client: plane.Client, reader: plane.Client} }
 
 func (b *bench) lists() contactLists {
-	return contactLists{platform: b.platform(), reader: plane.Client, store: b.store, contacts: b.store, inspected: &b.inspected}
+	return contactLists{platform: b.platform(), reader: plane.Client, store: b.store, contacts: b.store, inspected: &b.inspected, mail: b.mail}
 }
 
 func (b *bench) keys() apiKeys {
@@ -89,7 +91,7 @@ func (b *bench) keys() apiKeys {
 }
 
 func (b *bench) subscriptions() webhookSubscriptions {
-	return webhookSubscriptions{platform: b.platform(), secrets: b.secrets(), store: b.store, guard: b.guard}
+	return webhookSubscriptions{platform: b.platform(), secrets: b.secrets(), store: b.store, guard: b.guard, mail: b.mail}
 }
 
 func (b *bench) create(objects ...client.Object) {

@@ -21,6 +21,7 @@ import (
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -111,6 +112,9 @@ type Options struct {
 	Store Store
 	// Guard says where callbacks may point; the dispatcher's should be the same.
 	Guard guard.Policy
+	// Mail says which senders and recipients of mails are allowed; the dispatcher's should
+	// be the same.
+	Mail mailpolicy.Policy
 	// Lease says where controllers agree on which of them acts.
 	Lease Lease
 	// Retention is for how long events are kept in the log, DefaultRetention when 0.
@@ -277,9 +281,10 @@ func addControllers(m manager.Manager, options Options) error {
 
 	lists := contactLists{
 		platform: shared, reader: m.GetAPIReader(), store: options.Store, contacts: options.Store, inspected: &verdicts{},
+		mail: options.Mail,
 	}
 	keys := apiKeys{platform: shared, secrets: values, store: options.Store, operations: options.Store, uses: uses}
-	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store, guard: options.Guard}
+	subscriptions := webhookSubscriptions{platform: shared, secrets: values, store: options.Store, guard: options.Guard, mail: options.Mail}
 	return errors.Join(
 		lists.watch(m, contactsChanged),
 		keys.watch(m, keysUsed),

@@ -22,6 +22,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/link"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/recipient"
 	"postbus.dev/postbus/internal/store"
 )
@@ -56,6 +57,7 @@ type mailer struct {
 	lists     client.Reader
 	store     Store
 	from      *mail.Address
+	policy    mailpolicy.Policy
 	publicURL *url.URL
 	transport *transport
 }
@@ -65,7 +67,7 @@ type mailer struct {
 func newMailer(options *Options, connections chan struct{}) *mailer {
 	return &mailer{
 		clock: options.Clock, lists: options.Objects, store: options.Store,
-		from: options.Mail.From, publicURL: options.Mail.PublicURL,
+		from: options.Mail.From, policy: options.Mail.Policy, publicURL: options.Mail.PublicURL,
 		transport: newTransport(options, connections),
 	}
 }
@@ -90,6 +92,9 @@ func (m *mailer) try(ctx context.Context, limit time.Duration, event *contact.Ev
 		return o, err
 	}
 	made, err := m.compose(request, content)
+	if errors.Is(err, errSenderForbidden) {
+		return outcome{verdict: failed, reason: mailSenderForbidden}, err
+	}
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
 	}
@@ -218,6 +223,9 @@ func customTexts(fields map[string]any) map[string]string {
 	return texts
 }
 
+// errSenderForbidden is the error of a mailing whose sender the flags don't allow.
+var errSenderForbidden = errors.New("the mailing's sender is not allowed")
+
 // compose makes the message with its headers.
 func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error) {
 	sender := m.from
@@ -225,6 +233,9 @@ func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error
 		parsed, err := mail.ParseAddress(r.mailing.From)
 		if err != nil {
 			return envelope{}, fmt.Errorf("read the mailing's sender: %w", err)
+		}
+		if err := m.policy.CheckSender(r.list.Namespace, parsed.Address); err != nil {
+			return envelope{}, fmt.Errorf("%w: it %w", errSenderForbidden, err)
 		}
 		sender = parsed
 	}

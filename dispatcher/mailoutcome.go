@@ -24,6 +24,10 @@ const (
 	// mailTemplateMissing: the mailing has a template, and the controller has not
 	// found a good one yet.
 	mailTemplateMissing v1alpha1.FailureReason = "TemplateMissing"
+	// mailSenderForbidden: --allowed-senders does not allow the mailing's sender.
+	mailSenderForbidden v1alpha1.FailureReason = "SenderForbidden"
+	// mailRecipientForbidden: --notice-domains does not allow the address of a notice.
+	mailRecipientForbidden v1alpha1.FailureReason = "RecipientForbidden"
 	// mailStore: the store could not be read.
 	mailStore v1alpha1.FailureReason = "StoreError"
 	// mailListNotFound: the list is gone, and may come back.
@@ -43,7 +47,7 @@ const (
 var mailReasons = []v1alpha1.FailureReason{
 	v1alpha1.FailureTimeout, v1alpha1.FailureConnectionRefused, v1alpha1.FailureConnectionBroken, v1alpha1.FailureDNS,
 	v1alpha1.FailureTLS, v1alpha1.FailureNetwork, v1alpha1.FailureRender,
-	mailServerStatus, mailAnswerTooLong, mailAuth, mailTemplateMissing, mailStore, mailRejected, mailExpired, mailListNotFound, mailObsolete,
+	mailSenderForbidden, mailRecipientForbidden, mailServerStatus, mailAnswerTooLong, mailAuth, mailTemplateMissing, mailStore, mailRejected, mailExpired, mailListNotFound, mailObsolete,
 }
 
 // giveUpAfter is how old an opt-in request or a notice is when an attempt that fails is the
