@@ -17,13 +17,18 @@ func TestForbiddenSenders(t *testing.T) {
 	b := newBench(t)
 	b.mail.From = &mail.Address{Address: "default@postbus.example"}
 	b.Expect(b.mail.Senders.AddSenders("news@a.example,*@*.b.example," + b.namespace + "/*@own.example,elsewhere/*@bank.example")).To(Succeed())
+	list := b.listWith(v1alpha1.OptInMailing{Key: "welcome"})
 	for _, from := range []string{
-		"", "Example News <news@a.example>", "x@mail.b.example", "anybody@own.example", "Postbus <default@postbus.example>",
+		"Example News <news@a.example>", "x@mail.b.example", "anybody@own.example", "Postbus <default@postbus.example>",
 	} {
-		b.expectValid(b.listWith(v1alpha1.OptInMailing{Key: "welcome", From: from}))
+		list.Spec.OptIn.Mailings[0].From = from
+		b.update(list)
+		b.expectValid(list)
 	}
 	for _, from := range []string{"Your Bank <security@bank.example>", "other@a.example", "x@b.example"} {
-		ready, message := b.ready(b.listWith(v1alpha1.OptInMailing{Key: "welcome", From: from}))
+		list.Spec.OptIn.Mailings[0].From = from
+		b.update(list)
+		ready, message := b.ready(list)
 		b.Expect(ready).To(Equal("False MailingInvalid"), from)
 		b.Expect(message).To(MatchRegexp(`^spec\.optIn\.mailings\[welcome\]\.from has an address at "[a-z.]+", which this namespace may not use; ` +
 			`--allowed-senders can allow it\. Mails of it wait\.$`))
