@@ -150,6 +150,7 @@ func (s settings) kinds() []client.Object {
 func (p *process) runController(ctx context.Context) error {
 	options := controllers.Options{
 		Config: p.access, Store: p.store, Guard: p.settings.callbacks.policies, Namespaces: p.settings.namespaces,
+		Mail:  p.settings.mail.options.Policy,
 		Lease: controllers.Lease{Namespace: p.leaseNamespace()}, Retention: p.settings.retention, Registerer: p.metrics,
 	}
 	if p.settings.command != "standalone" {

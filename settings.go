@@ -74,6 +74,7 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	}
 	if s.runs("controller") || s.runs("dispatcher") {
 		s.callbacks.register(flags)
+		s.mail.registerPolicy(flags)
 	}
 	if s.runs("dispatcher") {
 		s.mail.register(flags)

@@ -18,6 +18,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/guard"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/store"
 	"postbus.dev/postbus/internal/store/sqlite"
 	"postbus.dev/postbus/internal/testkit"
@@ -45,6 +46,7 @@ type bench struct {
 	now       time.Time
 	events    *events.FakeRecorder
 	guard     guard.Policies
+	mail      mailpolicy.Policy
 	uses      keyUses
 	inspected verdicts
 }
@@ -90,7 +92,7 @@ func (b *bench) namespaces() namespaces {
 func (b *bench) lists() contactLists {
 	return contactLists{
 		platform: b.platform(), reader: plane.Client, store: b.store, namespaces: b.namespaces(), operations: b.store,
-		inspected: &b.inspected,
+		inspected: &b.inspected, mail: b.mail,
 	}
 }
 
@@ -101,6 +103,7 @@ func (b *bench) keys() apiKeys {
 func (b *bench) subscriptions() webhookSubscriptions {
 	return webhookSubscriptions{
 		platform: b.platform(), secrets: b.secrets(), store: b.store, namespaces: b.namespaces(), guard: b.guard,
+		mail: b.mail,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/mailpolicy"
 )
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=contactlists,verbs=get;list;watch;patch
@@ -30,6 +31,8 @@ type contactLists struct {
 	namespaces namespaces
 	operations OperationRaiser
 	inspected  *verdicts
+	// mail says which senders mailings may have.
+	mail mailpolicy.Policy
 }
 
 func (c contactLists) loop() *loop[*v1alpha1.ContactList] {

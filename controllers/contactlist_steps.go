@@ -150,7 +150,7 @@ func (c contactLists) inspect(ctx context.Context, list *v1alpha1.ContactList) (
 	if err != nil {
 		return nil, fmt.Errorf("read the texts in use: %w", err)
 	}
-	look := inspection{configMaps: configMaps, before: before}
+	look := inspection{configMaps: configMaps, before: before, policy: &c.mail}
 	look.run(list)
 	if equality.Semantic.DeepEqual(before, look.good) {
 		return look.refused(), nil

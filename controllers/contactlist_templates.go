@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"postbus.dev/postbus/api/v1alpha1"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/recipient"
 	"postbus.dev/postbus/internal/store"
 )
@@ -103,6 +104,8 @@ type inspection struct {
 	configMaps map[string]*corev1.ConfigMap
 	// before are the texts in use.
 	before store.ListTexts
+	// policy says which senders mailings may have.
+	policy *mailpolicy.Policy
 	// good are the texts to use from now on: what is bad stays as it was before,
 	// and what is not named any more is gone.
 	good store.ListTexts
@@ -114,7 +117,7 @@ func (i *inspection) run(list *v1alpha1.ContactList) {
 	i.good.Mailings = map[string]store.Files{}
 	for _, mailing := range list.Spec.OptIn.Mailings {
 		field := "spec.optIn.mailings[" + mailing.Key + "]"
-		i.checkSender(field+".from", mailing.From)
+		i.checkSender(list.Namespace, field+".from", mailing.From)
 		before := i.before.Mailings[mailing.Key]
 		if text := i.resolve(mailTemplates, field+".templateRef", mailing.TemplateRef, before); text != nil {
 			i.good.Mailings[mailing.Key] = text
@@ -124,14 +127,19 @@ func (i *inspection) run(list *v1alpha1.ContactList) {
 }
 
 // checkSender refuses what the schema's pattern lets pass and RFC 5322 does not,
-// such as two dots in a row.
-func (i *inspection) checkSender(field, from string) {
+// such as two dots in a row, and a sender that the flags don't allow.
+func (i *inspection) checkSender(namespace, field, from string) {
 	if from == "" {
 		return
 	}
-	if _, err := mail.ParseAddress(from); err != nil {
+	sender, err := mail.ParseAddress(from)
+	if err != nil {
 		i.find(v1alpha1.ReasonMailingInvalid, "%s is no sender of a mail: %s. Mails of it wait.",
 			field, strings.TrimPrefix(err.Error(), "mail: "))
+		return
+	}
+	if err := i.policy.CheckSender(namespace, sender.Address); err != nil {
+		i.find(v1alpha1.ReasonMailingInvalid, "%s %s. Mails of it wait.", field, err)
 	}
 }
 

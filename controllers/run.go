@@ -22,6 +22,7 @@ import (
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/guard"
 	"postbus.dev/postbus/internal/kube"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -115,6 +116,9 @@ type Options struct {
 	Namespaces []string
 	// Guard says where callbacks may point; the dispatcher's should be the same.
 	Guard guard.Policies
+	// Mail says which senders and recipients of mails are allowed; the dispatcher's should
+	// be the same.
+	Mail mailpolicy.Policy
 	// Lease says where controllers agree on which of them acts.
 	Lease Lease
 	// Retention is for how long events are kept in the log, DefaultRetention when 0.
@@ -284,11 +288,12 @@ func addControllers(m manager.Manager, options Options) error {
 	spaces := namespaces{reader: m.GetAPIReader(), store: options.Store, flights: &singleflight.Group{}, now: options.Now}
 	lists := contactLists{
 		platform: shared, reader: m.GetAPIReader(), store: options.Store, namespaces: spaces, operations: options.Store,
-		inspected: &verdicts{},
+		inspected: &verdicts{}, mail: options.Mail,
 	}
 	keys := apiKeys{platform: shared, secrets: values, store: options.Store, operations: options.Store, uses: uses}
 	subscriptions := webhookSubscriptions{
 		platform: shared, secrets: values, store: options.Store, namespaces: spaces, guard: options.Guard,
+		mail: options.Mail,
 	}
 	return errors.Join(
 		lists.watch(m, contactsChanged),

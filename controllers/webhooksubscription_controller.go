@@ -11,6 +11,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/guard"
+	"postbus.dev/postbus/internal/mailpolicy"
 )
 
 // +kubebuilder:rbac:groups=postbus.dev,resources=webhooksubscriptions,verbs=get;list;watch;patch
@@ -32,6 +33,8 @@ type webhookSubscriptions struct {
 	namespaces namespaces
 	// guard says where callbacks may point.
 	guard guard.Policies
+	// mail says which addresses notices may go to.
+	mail mailpolicy.Policy
 }
 
 func (w webhookSubscriptions) loop() *loop[*v1alpha1.WebhookSubscription] {

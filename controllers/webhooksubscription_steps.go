@@ -38,9 +38,19 @@ func (w webhookSubscriptions) accept(ctx context.Context, subscription *v1alpha1
 }
 
 func (w webhookSubscriptions) check(ctx context.Context, subscription *v1alpha1.WebhookSubscription) error {
-	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkExpressions, w.checkLists, w.checkSecrets, w.checkSigning} {
+	for _, check := range []step[*v1alpha1.WebhookSubscription]{w.checkCallback, w.checkNotify, w.checkExpressions, w.checkLists, w.checkSecrets, w.checkSigning} {
 		if err := check(ctx, subscription); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkNotify refuses addresses that the flags don't allow notices to go to.
+func (w webhookSubscriptions) checkNotify(_ context.Context, subscription *v1alpha1.WebhookSubscription) error {
+	for i, address := range subscription.Spec.Notify.Emails {
+		if err := w.mail.CheckRecipient(subscription.Namespace, address); err != nil {
+			return refuse(v1alpha1.ReasonNotifyForbidden, "spec.notify.emails[%d] %s.", i, err)
 		}
 	}
 	return nil

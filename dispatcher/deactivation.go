@@ -175,5 +175,6 @@ func cloneLife(life store.Life) store.Life {
 	}
 	life.Owed.Spans = slices.Clone(life.Owed.Spans)
 	life.Answers = maps.Clone(life.Answers)
+	life.Notices = slices.Clone(life.Notices)
 	return life
 }

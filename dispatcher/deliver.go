@@ -25,12 +25,16 @@ func (r *runner) begin(now time.Time) *begun {
 		return nil
 	}
 	e := r.ledger.next(now, &r.sub.rules)
+	if r.ledger.unsaved {
+		r.ledger.unsaved = false
+		r.dirty.Store(true)
+	}
 	if e == nil {
 		r.calls.give(r.ledger.inFlight + 1)
 		return nil
 	}
 	r.pace.begin(now)
-	return &begun{of: e, sub: r.sub, made: call{event: e.event, number: e.attempts + 1, replayed: e.replayed}}
+	return &begun{of: e, sub: r.sub, made: call{event: e.event, number: e.attempts + 1, replayed: e.replayed, held: e.held}}
 }
 
 // deliver makes an attempt, and then the next one that may begin once it has ended,

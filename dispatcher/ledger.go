@@ -63,6 +63,8 @@ type ledger struct {
 	// aside, taken and raised are for the next checkpoint, see store.Progress.
 	aside, taken []int64
 	raised       []contact.Event
+	// unsaved: something changed while the next event was looked for.
+	unsaved bool
 }
 
 // openEvent is one event of a ledger.
@@ -85,6 +87,8 @@ type openEvent struct {
 	waitFor int64
 	// forgotten: should the attempt under way fail, there is no other.
 	forgotten bool
+	// held, of a notice that had to wait, is how many deactivations it tells of.
+	held int
 }
 
 // rules are what a subscription says of failures and replays.
@@ -102,6 +106,8 @@ type rules struct {
 	// them may be in flight.
 	replayGap   time.Duration
 	maxReplayed int
+	// notices, when not nil, bound notices.
+	notices *noticeLimits
 }
 
 // newLedger returns the ledger that was last written to the store. events are
@@ -119,7 +125,7 @@ func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha
 		state := stored[events[i].Position]
 		e := &openEvent{
 			event: &events[i], attempts: state.Attempts, retries: state.Retries, firstAttempt: state.FirstAttempt,
-			dueAt: state.NextAttempt, waitEnds: state.WaitEnds, replayed: state.Replayed,
+			dueAt: state.NextAttempt, waitEnds: state.WaitEnds, replayed: state.Replayed, held: state.Held,
 		}
 		if e.replayed && e.attempts == 0 {
 			e.dueAt = l.life.Replay.StartedAt
@@ -175,6 +181,7 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
 		l.health.LastSuccess = now
 		l.health.FailingSince = time.Time{}
 		l.countReplayed(e, true)
+		l.noteNotice(e.event, now, rules.notices)
 		l.close(e)
 	case givenUp:
 		l.close(e)
@@ -320,7 +327,7 @@ func (l *ledger) remove(e *openEvent) {
 func (l *ledger) openEvents() []store.OpenEvent {
 	var all []store.OpenEvent
 	for _, e := range l.sorted() {
-		stored := store.OpenEvent{Position: e.event.Position, Attempts: e.attempts, Retries: e.retries, Replayed: e.replayed}
+		stored := store.OpenEvent{Position: e.event.Position, Attempts: e.attempts, Retries: e.retries, Replayed: e.replayed, Held: e.held}
 		if e.attempts > 0 {
 			stored.NextAttempt, stored.FirstAttempt, stored.WaitEnds = e.dueAt, e.firstAttempt, e.waitEnds
 		}

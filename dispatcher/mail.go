@@ -22,6 +22,7 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/link"
+	"postbus.dev/postbus/internal/mailpolicy"
 	"postbus.dev/postbus/internal/recipient"
 	"postbus.dev/postbus/internal/store"
 )
@@ -57,6 +58,7 @@ type mailer struct {
 	checked   *trusted[*v1alpha1.ContactList]
 	store     Store
 	from      *mail.Address
+	policy    mailpolicy.Policy
 	publicURL *url.URL
 	linkKeys  *link.Ring
 	transport *transport
@@ -67,7 +69,7 @@ type mailer struct {
 func newMailer(options *Options, checked *trusted[*v1alpha1.ContactList], connections chan struct{}) *mailer {
 	return &mailer{
 		clock: options.Clock, lists: options.Objects, checked: checked, store: options.Store,
-		from: options.Mail.From, publicURL: options.Mail.PublicURL, linkKeys: options.LinkKeys,
+		from: options.Mail.From, policy: options.Mail.Policy, publicURL: options.Mail.PublicURL, linkKeys: options.LinkKeys,
 		transport: newTransport(options, connections),
 	}
 }
@@ -92,6 +94,9 @@ func (m *mailer) try(ctx context.Context, limit time.Duration, event *contact.Ev
 		return o, err
 	}
 	made, err := m.compose(request, content)
+	if errors.Is(err, errSenderForbidden) {
+		return outcome{verdict: failed, reason: mailSenderForbidden}, err
+	}
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
 	}
@@ -240,6 +245,9 @@ func customTexts(fields map[string]any) map[string]string {
 	return texts
 }
 
+// errSenderForbidden is the error of a mailing whose sender the flags don't allow.
+var errSenderForbidden = errors.New("the mailing's sender is not allowed")
+
 // compose makes the message with its headers.
 func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error) {
 	sender := m.from
@@ -247,6 +255,9 @@ func (m *mailer) compose(r *optInRequest, content *mailContent) (envelope, error
 		parsed, err := mail.ParseAddress(r.mailing.From)
 		if err != nil {
 			return envelope{}, fmt.Errorf("read the mailing's sender: %w", err)
+		}
+		if err := m.policy.CheckSender(r.list.Namespace, parsed.Address); err != nil {
+			return envelope{}, fmt.Errorf("%w: it %w", errSenderForbidden, err)
 		}
 		sender = parsed
 	}

@@ -17,11 +17,17 @@ const (
 	// mailServerStatus: the mail server answered with a status that may change:
 	// 4yz, or one that is not about this mail.
 	mailServerStatus v1alpha1.FailureReason = "ServerStatus"
+	// mailAnswerTooLong: the mail server sent more than a limit of answerLimit allows.
+	mailAnswerTooLong v1alpha1.FailureReason = "AnswerTooLong"
 	// mailAuth: the credentials can't be read, or can't be used at this server.
 	mailAuth v1alpha1.FailureReason = "AuthError"
 	// mailTemplateMissing: the mailing has a template, and the controller has not
 	// found a good one yet.
 	mailTemplateMissing v1alpha1.FailureReason = "TemplateMissing"
+	// mailSenderForbidden: --allowed-senders does not allow the mailing's sender.
+	mailSenderForbidden v1alpha1.FailureReason = "SenderForbidden"
+	// mailRecipientForbidden: --notice-domains does not allow the address of a notice.
+	mailRecipientForbidden v1alpha1.FailureReason = "RecipientForbidden"
 	// mailStore: the store could not be read.
 	mailStore v1alpha1.FailureReason = "StoreError"
 	// mailListNotFound: the list is gone, and may come back.
@@ -41,7 +47,7 @@ const (
 var mailReasons = []v1alpha1.FailureReason{
 	v1alpha1.FailureTimeout, v1alpha1.FailureConnectionRefused, v1alpha1.FailureConnectionBroken, v1alpha1.FailureDNS,
 	v1alpha1.FailureTLS, v1alpha1.FailureNetwork, v1alpha1.FailureRender,
-	mailServerStatus, mailAuth, mailTemplateMissing, mailStore, mailRejected, mailExpired, mailListNotFound, mailObsolete,
+	mailSenderForbidden, mailRecipientForbidden, mailServerStatus, mailAnswerTooLong, mailAuth, mailTemplateMissing, mailStore, mailRejected, mailExpired, mailListNotFound, mailObsolete,
 }
 
 // giveUpAfter is how old an opt-in request or a notice is when an attempt that fails is the
@@ -94,11 +100,35 @@ func stepError(step string, err error) error {
 	if answer, ok := errors.AsType[*textproto.Error](err); ok {
 		return &smtpError{step: step, code: answer.Code, enhanced: enhancedStatus.FindString(answer.Msg)}
 	}
+	for _, limit := range []error{errAnswerTooLong, errSessionTooLong} {
+		if errors.Is(err, limit) {
+			return fmt.Errorf("%s: %w", step, limit)
+		}
+	}
 	if reasonOf(err) == v1alpha1.FailureNetwork {
 		return fmt.Errorf("%s: %w", step, errGarbled)
 	}
-	return fmt.Errorf("%s: %w", step, err)
+	return fmt.Errorf("%s: %w", step, clippedError{err})
 }
+
+// maxErrorText bounds, in bytes, the text of an error that the server has a part in:
+// the errors of crypto/x509 quote names of its certificate.
+const maxErrorText = 256
+
+// clippedError is an error whose text is bounded.
+type clippedError struct{ error }
+
+// Error implements error.
+func (e clippedError) Error() string {
+	text := e.error.Error()
+	if len(text) <= maxErrorText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxErrorText], "") + "…"
+}
+
+// Unwrap returns the error itself.
+func (e clippedError) Unwrap() error { return e.error }
 
 // authError is a login that did not work out.
 type authError struct{ error }
@@ -123,6 +153,8 @@ func ofMailError(err error) outcome {
 		return outcome{verdict: failed, reason: mailAuth, status: answer.code}
 	case answered:
 		return outcome{verdict: failed, reason: mailServerStatus, status: answer.code}
+	case errors.Is(err, errAnswerTooLong), errors.Is(err, errSessionTooLong):
+		return outcome{verdict: failed, reason: mailAnswerTooLong}
 	case errors.Is(err, errNoStartTLS):
 		return outcome{verdict: failed, reason: v1alpha1.FailureTLS}
 	case isAuth && (reasonOf(err) == v1alpha1.FailureNetwork):

@@ -7,6 +7,8 @@ import (
 	"net/mail"
 	"net/url"
 	"strconv"
+
+	"postbus.dev/postbus/internal/mailpolicy"
 )
 
 // MailServer is the server that opt-in mails are handed to. The zero value is
@@ -78,6 +80,9 @@ type MailOptions struct {
 	Credentials string
 	// From is the sender where a mailing names none.
 	From *mail.Address
+	// Policy says which senders and recipients are allowed. The controller has it too, and
+	// the dispatcher looks again before each mail.
+	Policy mailpolicy.Policy
 	// PublicURL is what links begin with.
 	PublicURL *url.URL
 }

@@ -109,6 +109,7 @@ func (t *transport) open(connection net.Conn, limit time.Duration) (*smtp.Client
 		return nil, fmt.Errorf("bound the connection: %w", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.server.Host, RootCAs: t.rootCAs}
+	connection = &answerLimit{Conn: connection}
 	encrypted := t.server.Security == MailTLS
 	if encrypted {
 		connection = tls.Client(connection, config)

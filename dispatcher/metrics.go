@@ -49,7 +49,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postbus_dispatcher_mails_total",
-			Help: "Attempts to send an opt-in mail or a notice, by outcome: Delivered, the reason of the failure, or the reason to give up (Expired, Obsolete, Rejected).",
+			Help: "Attempts to send an opt-in mail or a notice, by outcome: Delivered, the reason of the failure, or the reason to give up (Expired, Obsolete, RecipientForbidden, Rejected).",
 		}, []string{"outcome"}),
 		mailLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "postbus_dispatcher_mail_latency_seconds",

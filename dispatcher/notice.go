@@ -19,6 +19,8 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
+	"postbus.dev/postbus/internal/mailpolicy"
+	"postbus.dev/postbus/internal/recipient"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -28,7 +30,7 @@ func newNoticeDelivery(key store.SubscriptionKey) *subscription {
 	return &subscription{
 		key:     key,
 		filter:  store.Filter{Namespace: key.Namespace, Types: []v1alpha1.EventType{contact.EventNotice}},
-		timeout: mailTimeout, rules: rules{intervals: mailIntervals},
+		timeout: mailTimeout, rules: rules{intervals: mailIntervals, notices: defaultNoticeLimits},
 		ordering: v1alpha1.OrderingNone, maxInFlight: mailConnections,
 	}
 }
@@ -40,6 +42,7 @@ type noticer struct {
 	subscriptions client.Reader
 	store         store.Deliveries
 	from          *mail.Address
+	policy        mailpolicy.Policy
 	links         reactivationLinks
 	transport     *transport
 }
@@ -49,6 +52,7 @@ type noticer struct {
 func newNoticer(options *Options, connections chan struct{}) *noticer {
 	return &noticer{
 		clock: options.Clock, subscriptions: options.Objects, store: options.Store, from: options.Mail.From,
+		policy:    options.Mail.Policy,
 		links:     reactivationLinks{keys: options.LinkKeys, base: options.Mail.PublicURL},
 		transport: newTransport(options, connections),
 	}
@@ -56,7 +60,7 @@ func newNoticer(options *Options, connections chan struct{}) *noticer {
 
 // attempt implements deliverer.
 func (n *noticer) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
-	o, err := n.try(ctx, s.timeout, made.event)
+	o, err := n.try(ctx, s.timeout, made)
 	return untilExpired(o, n.clock.Since(made.event.Time)), err
 }
 
@@ -64,50 +68,93 @@ func (n *noticer) attempt(ctx context.Context, s *subscription, made call) (outc
 func (n *noticer) close() { n.transport.goodbyes.Wait() }
 
 // try makes the mail of a notice and hands it over, unless it is obsolete.
-func (n *noticer) try(ctx context.Context, limit time.Duration, event *contact.Event) (outcome, error) {
-	if err := n.look(ctx, event); err != nil {
-		if errors.Is(err, errObsolete) {
-			return outcome{verdict: givenUp, reason: mailObsolete}, err
-		}
+func (n *noticer) try(ctx context.Context, limit time.Duration, made call) (outcome, error) {
+	told, err := n.look(ctx, made)
+	switch {
+	case errors.Is(err, errObsolete):
+		return outcome{verdict: givenUp, reason: mailObsolete}, err
+	case errors.Is(err, errRecipientForbidden):
+		return outcome{verdict: givenUp, reason: mailRecipientForbidden}, err
+	case err != nil:
 		return ofInterruption(ctx), err
 	}
-	made, err := n.compose(n.links.to(event))
+	told.event = n.links.to(told.event)
+	mail, err := n.compose(told)
 	if err != nil {
 		return outcome{verdict: failed, reason: v1alpha1.FailureRender}, err
 	}
-	if err := n.transport.handOver(ctx, made, limit); err != nil {
+	if err := n.transport.handOver(ctx, mail, limit); err != nil {
 		return ofMailError(err), err
 	}
 	return outcome{verdict: delivered}, nil
 }
 
-// errObsolete: nobody is to be told of it any more.
-var errObsolete = errors.New("the notice is obsolete")
+var (
+	// errObsolete: nobody is to be told of it any more.
+	errObsolete = errors.New("the notice is obsolete")
+	// errRecipientForbidden is the error of an address that the flags don't allow.
+	errRecipientForbidden = errors.New("the notice's address is not allowed")
+)
 
-// look returns errObsolete when a notice is not to be sent any more, and another
-// error when that can't be found out now.
-func (n *noticer) look(ctx context.Context, event *contact.Event) error {
+// notice is what a mail tells.
+type notice struct {
+	// event is the deactivation that lasts, or the first one that no mail told where the
+	// callback is active.
+	event  *contact.Event
+	active bool
+	// times is how many deactivations there were since, the first of them included.
+	times int
+	since time.Time
+}
+
+// look returns what a notice is to tell now, errObsolete when it is not to be sent any
+// more, errRecipientForbidden, or another error when that can't be found out now.
+func (n *noticer) look(ctx context.Context, made call) (told notice, err error) {
+	event := made.event
 	key := store.SubscriptionKey{Namespace: event.List.Namespace, Name: event.Operation.Name}
 	var object v1alpha1.WebhookSubscription
-	err := n.subscriptions.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
+	err = n.subscriptions.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &object)
 	switch {
 	case apierrors.IsNotFound(err):
-		return fmt.Errorf("%w: the subscription is gone", errObsolete)
+		return told, fmt.Errorf("%w: the subscription is gone", errObsolete)
 	case err != nil:
-		return fmt.Errorf("read the subscription: %w", err)
+		return told, fmt.Errorf("read the subscription: %w", err)
 	case !slices.Contains(object.Spec.Notify.Emails, event.Operation.Recipient):
-		return fmt.Errorf("%w: the subscription does not name the address any more", errObsolete)
+		return told, fmt.Errorf("%w: the subscription does not name the address any more", errObsolete)
 	}
+	if err := n.policy.CheckRecipient(key.Namespace, event.Operation.Recipient); err != nil {
+		return told, fmt.Errorf("%w: spec.notify.emails %w", errRecipientForbidden, err)
+	}
+	told = notice{event: event, times: max(1, made.held), since: event.Time}
 	delivery, err := n.store.LoadDelivery(ctx, key)
 	switch d := delivery.Life.Deactivation; {
 	case errors.Is(err, store.ErrNotFound):
-		return fmt.Errorf("%w: the subscription is gone", errObsolete)
+		return told, fmt.Errorf("%w: the subscription is gone", errObsolete)
 	case err != nil:
-		return err
-	case d == nil || !d.At.Equal(event.Time):
-		return fmt.Errorf("%w: the callback was reactivated meanwhile", errObsolete)
+		return told, err
+	case d != nil && d.At.Equal(event.Time):
+	case made.held == 0:
+		return told, fmt.Errorf("%w: the callback was reactivated meanwhile", errObsolete)
+	case d == nil:
+		told.active = true
+	default:
+		told.event = lastDeactivation(event, &delivery)
 	}
-	return nil
+	return told, nil
+}
+
+// lastDeactivation returns an event of the deactivation that lasts, as one of before tells
+// of another.
+func lastDeactivation(before *contact.Event, delivery *store.Delivery) *contact.Event {
+	d := delivery.Life.Deactivation
+	event, operation := *before, *before.Operation
+	event.Time, event.Operation = d.At, &operation
+	operation.BufferedUntil, operation.Events = d.Until, int64(len(delivery.Open))+delivery.Life.Owed.Events
+	operation.FailingSince = delivery.Health.FailingSince
+	if failure := delivery.Health.LastFailure; failure != nil {
+		operation.Reason, operation.HTTPStatus = failure.Reason, failure.HTTPStatus
+	}
+	return &event
 }
 
 //go:embed notice.txt
@@ -116,24 +163,32 @@ var noticeSource string
 var noticeTemplate = texttemplate.Must(texttemplate.New("notice.txt").Option("missingkey=error").Parse(noticeSource))
 
 // compose makes the message with its headers.
-func (n *noticer) compose(event *contact.Event) (envelope, error) {
-	told := event.Operation
-	answer := string(told.Reason)
-	if told.HTTPStatus != 0 {
-		answer = fmt.Sprintf("%s %d", answer, told.HTTPStatus)
+func (n *noticer) compose(told notice) (envelope, error) {
+	event, operation := told.event, told.event.Operation
+	answer := string(operation.Reason)
+	if operation.HTTPStatus != 0 {
+		answer = fmt.Sprintf("%s %d", answer, operation.HTTPStatus)
 	}
+	namespace, name := recipient.Unlinked(event.List.Namespace), recipient.Unlinked(operation.Name)
 	var text strings.Builder
 	err := noticeTemplate.Execute(&text, map[string]any{
-		"Namespace": event.List.Namespace, "Name": told.Name, "At": mailTime(event.Time), "FailingSince": mailTime(told.FailingSince),
-		"Answer": answer, "Events": told.Events, "BufferedUntil": mailTime(told.BufferedUntil),
-		"URL": told.ReactivateURL, "Expires": mailTime(reactivationOf(event).Expires()),
+		"Namespace": namespace, "Name": name, "At": mailTime(event.Time), "FailingSince": mailTime(operation.FailingSince),
+		"Active": told.active, "Times": told.times, "Since": mailTime(told.since),
+		"Answer": answer, "Events": operation.Events, "BufferedUntil": mailTime(operation.BufferedUntil),
+		"URL": operation.ReactivateURL, "Expires": mailTime(reactivationOf(event).Expires()),
+		// A name with what makes it no link is not one that kubectl knows.
+		"Command":    namespace == event.List.Namespace && name == operation.Name,
 		"Reactivate": v1alpha1.AnnotationReactivate, "ReplayEvents": v1alpha1.AnnotationReplayEvents,
 	})
 	if err != nil {
 		return envelope{}, fmt.Errorf("write the notice: %w", err)
 	}
-	l := newLetter(n.from, told.Recipient, event.ID, n.clock.Now())
-	l.message.Subject(fmt.Sprintf("Deactivated: the callback of %s in %s", told.Name, event.List.Namespace))
+	state := "Deactivated"
+	if told.active {
+		state = "Deactivated and reactivated"
+	}
+	l := newLetter(n.from, operation.Recipient, event.ID, n.clock.Now())
+	l.message.Subject(fmt.Sprintf("%s: the callback of %s in %s", state, name, namespace))
 	l.message.SetGenHeader("Content-Language", string(v1alpha1.LanguageEnglish))
 	l.message.SetBodyString(gomail.TypeTextPlain, text.String())
 	return l.seal()

@@ -59,7 +59,7 @@ func TestNoticeArrives(t *testing.T) {
 	g.Expect(header.Get("Message-ID")).To(MatchRegexp(`^<evt_[A-Z0-9_]+@example\.com>$`))
 	text := strings.ReplaceAll(parts["text/plain"], "\r\n", "\n")
 	g.Expect(text).To(And(
-		ContainSubstring("The callback of the WebhookSubscription crm in the namespace "+r.namespace+" was deactivated on "+mailTime(deactivation.At)),
+		ContainSubstring(`The callback of the WebhookSubscription "crm" in the namespace "`+r.namespace+`" was deactivated on `+mailTime(deactivation.At)),
 		ContainSubstring("HTTPStatus 500\n"), ContainSubstring("1 wait."), ContainSubstring("until "+mailTime(deactivation.Until)),
 		ContainSubstring("kubectl annotate --overwrite -n "+r.namespace+` webhooksubscription crm postbus.dev/reactivate="$(date -Is)" postbus.dev/replay-events=true`),
 		Not(ContainSubstring(r.receiver.URL())), Not(ContainSubstring("<no value>"))))

@@ -102,6 +102,9 @@ func (l *ledger) next(now time.Time, rules *rules) *openEvent {
 		return nil
 	}
 	e := l.pop(&l.due, now)
+	for e != nil && l.hold(e, now, rules.notices) {
+		e = l.pop(&l.due, now)
+	}
 	if e == nil && l.replayMayGo(now, rules) {
 		if e = l.pop(&l.dueReplayed, now); e != nil {
 			l.noteReplayed(now, rules)

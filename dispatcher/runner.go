@@ -48,6 +48,8 @@ type call struct {
 	// replayed: a replay asks for it. test: the event is none of the log, but made
 	// to try the callback.
 	replayed, test bool
+	// held, of a notice that had to wait, is how many deactivations it tells of.
+	held int
 }
 
 // runner delivers the events of one subscription, or opt-in mails. Its loop starts attempts, and

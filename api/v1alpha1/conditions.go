@@ -31,7 +31,8 @@ const ConditionReady = "Ready"
 //   - False: ReasonListNotFound, ReasonSecretNotFound, ReasonSecretTaken; on an
 //     ApiKey also ReasonKeyTooWeak, on a WebhookSubscription also
 //     ReasonSecretInvalid, ReasonCallbackInvalid, ReasonCallbackForbidden,
-//     ReasonFilterInvalid, ReasonTemplateInvalid and ReasonNamespaceReplaced.
+//     ReasonNotifyForbidden, ReasonFilterInvalid, ReasonTemplateInvalid and
+//     ReasonNamespaceReplaced.
 //   - Unknown: ReasonProgressing.
 const ConditionAccepted = "Accepted"
 
@@ -67,7 +68,8 @@ const (
 	// it.
 	ReasonFilterInvalid = "FilterInvalid"
 	// ReasonMailingInvalid: an opt-in mailing names a sender that no mail can
-	// have.
+	// have, or that the mailings of the namespace may not have; the message names the
+	// flag that can allow it.
 	ReasonMailingInvalid = "MailingInvalid"
 	// ReasonListNotFound: a ContactList that the spec names does not exist.
 	ReasonListNotFound = "ListNotFound"
@@ -93,6 +95,9 @@ const (
 	// ReasonCallbackForbidden: the callback's URL points to where callbacks may
 	// not point; the message names the flag that can allow it.
 	ReasonCallbackForbidden = "CallbackForbidden"
+	// ReasonNotifyForbidden: spec.notify names an address that the notices of the
+	// namespace may not go to; the message names the flag that can allow it.
+	ReasonNotifyForbidden = "NotifyForbidden"
 	// ReasonActive: calls are made, and the last one succeeded if there was one.
 	ReasonActive = "Active"
 	// ReasonFailing: the last calls failed and are being retried.

@@ -207,8 +207,11 @@ type OptIn struct {
 	ResendPolicy ResendPolicy `json:"resendPolicy,omitempty"`
 
 	// resendInterval is how long after an opt-in request of a contact another one
-	// starts nothing, whatever the policy: whoever presses a button twice gets one
-	// mail, and nobody can fill a stranger's mailbox. 0s to 720h, 5m by default.
+	// starts nothing, whatever the policy, so that a button pressed twice sends one
+	// mail. The interval belongs to the contact and ends when the contact is removed:
+	// after an address was taken off the list, a new request sends a mail at once. It
+	// does not bound the mails to a stranger; the rate limit of an ApiKey
+	// (spec.rateLimit) bounds the mails that a key can cause. 0s to 720h, 5m by default.
 	//
 	// +optional
 	// +default="5m"
@@ -288,7 +291,7 @@ type OptInMailing struct {
 
 	// from is the mail's sender, such as news@example.com or
 	// "Example News <news@example.com>". Without it the mail has the sender that
-	// the dispatcher's flag --mail-from names.
+	// the flag --mail-from names. --allowed-senders can restrict it.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=3

@@ -98,7 +98,10 @@ const (
 // Notify says who is told that a callback was deactivated.
 type Notify struct {
 	// emails are the addresses that get a mail, with a link that reactivates. It
-	// needs a mail server (--smtp-server of the dispatcher). At most 10.
+	// needs a mail server (--smtp-server of the dispatcher). An address gets at most
+	// one mail an hour about a subscription, and 10 about all subscriptions of a
+	// namespace; later deactivations are told by the next mail. --notice-domains can
+	// restrict the addresses. At most 10.
 	//
 	// +optional
 	// +listType=set

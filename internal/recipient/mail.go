@@ -28,6 +28,9 @@ type MailData struct {
 	List string
 	// Email is the address that the mail goes to, as it was given.
 	Email string
+	// Name is the contact's FIRSTNAME where that can be a name, and empty where it can't:
+	// see isName. Render sets it.
+	Name string
 	// Fields are the contact's standard fields, by name; one that is not set is
 	// empty.
 	Fields map[string]string
@@ -132,8 +135,11 @@ func sampleMail() MailData {
 // Render makes the mail. html is empty for a mail of text alone. Errors are
 // *TemplateError.
 func (m *Mail) Render(data MailData) (text, html string, err error) {
-	if m.ours && !isName(data.Fields["FIRSTNAME"]) {
-		data.Fields = nil
+	if first := data.Fields["FIRSTNAME"]; isName(first) {
+		data.Name = Unlinked(first)
+	}
+	if m.ours {
+		data.List, data.Email = Unlinked(data.List), Unlinked(data.Email)
 	}
 	if text, err = execute(MailText, m.text.Execute, data); err != nil {
 		return "", "", err
@@ -150,7 +156,7 @@ const longestName = 40
 
 // noName is in links and addresses, also in those without a scheme, and in texts of
 // several lines.
-var noName = regexp.MustCompile(`[/\\@:<>\p{Cc}]|[\pL\pN]\.[\pL\pN]`)
+var noName = regexp.MustCompile(`[/\\@:<>\x{3002}\x{FF0E}\x{FF61}\p{Cc}\p{Zl}\p{Zp}]|[\pL\pN]\.[\pL\pN]`)
 
 // isName tells whether somebody may be greeted by a text. Whoever fills in a form can
 // have the mail sent to a stranger, and must not have it say what they want.
@@ -197,7 +203,7 @@ func BuiltInMail(language v1alpha1.Language) *Mail {
 // Subject returns the subject of a mailing that names none.
 func Subject(language v1alpha1.Language, list string) string {
 	if language == v1alpha1.LanguageGerman {
-		return "Bitte bestätigen Sie Ihre Anmeldung: " + list
+		return "Bitte bestätigen Sie Ihre Anmeldung: " + Unlinked(list)
 	}
-	return "Please confirm your subscription: " + list
+	return "Please confirm your subscription: " + Unlinked(list)
 }

@@ -30,7 +30,7 @@ func TestBuiltInMailSaysWhatItMust(t *testing.T) {
 				g.Expect(body).To(ContainSubstring(row.hello))
 				g.Expect(body).To(ContainSubstring(row.until))
 				g.Expect(body).To(ContainSubstring(data.List))
-				g.Expect(body).To(ContainSubstring(data.Email))
+				g.Expect(body).To(ContainSubstring(Unlinked(data.Email)))
 				g.Expect(strings.Count(body, data.ConfirmURL)).To(Equal(1))
 				g.Expect(strings.Count(body, data.UnsubscribeURL)).To(Equal(1))
 			}

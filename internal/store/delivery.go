@@ -102,6 +102,8 @@ type OpenEvent struct {
 	WaitEnds time.Time
 	// Replayed: the event is sent by a replay.
 	Replayed bool
+	// Held, of a notice that had to wait, is how many deactivations it tells of.
+	Held int
 }
 
 // Health is how a callback is.
@@ -140,6 +142,19 @@ type Life struct {
 	Replay *Replay `json:"replay,omitempty"`
 	// Answers are the answers to the last request of each type.
 	Answers map[RequestType]Answer `json:"answers,omitempty"`
+	// Notices, in the delivery of a namespace's notices, are those that were mailed
+	// within the last hour.
+	Notices []SentNotice `json:"notices,omitempty"`
+}
+
+// SentNotice is a notice that was mailed.
+type SentNotice struct {
+	// Subject is a digest of the subscription and the address, Recipient one of the
+	// address alone.
+	Subject   string `json:"subject"`
+	Recipient string `json:"recipient"`
+	// At is when the mail server took it.
+	At time.Time `json:"at"`
 }
 
 // Span is a part of the log: the events behind After, up to UpTo.

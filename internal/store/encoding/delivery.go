@@ -60,7 +60,7 @@ func encodeOpen(open []store.OpenEvent) []byte {
 // openNumbers is how many numbers an event has that something was tried with: position,
 // 1 when a replay sends it, attempts, retries, and its times in microseconds: the first
 // attempt's since 1970, the next one's since the first, the end of the wait since the
-// next.
+// next. A notice that had to wait has one more: how many deactivations it tells of.
 const openNumbers = 7
 
 func appendOpenEvent(column []byte, event *store.OpenEvent) []byte {
@@ -78,6 +78,9 @@ func appendOpenEvent(column []byte, event *store.OpenEvent) []byte {
 	} {
 		column = strconv.AppendInt(append(column, separator), number, 10)
 		separator = ','
+	}
+	if event.Held != 0 {
+		column = strconv.AppendInt(append(column, separator), int64(event.Held), 10)
 	}
 	return append(column, ']')
 }
@@ -100,7 +103,7 @@ func decodeOpenEvent(element []byte, event *store.OpenEvent) error {
 	if !bytes.HasPrefix(element, []byte("[")) {
 		return json.Unmarshal(element, &event.Position)
 	}
-	var numbers [openNumbers]int64
+	var numbers [openNumbers + 1]int64
 	if err := json.Unmarshal(element, &numbers); err != nil {
 		return err
 	}
@@ -109,6 +112,7 @@ func decodeOpenEvent(element []byte, event *store.OpenEvent) error {
 	*event = store.OpenEvent{
 		Position: numbers[0], Replayed: numbers[1] == 1, Attempts: int(numbers[2]), Retries: int(numbers[3]),
 		FirstAttempt: time.UnixMicro(first).UTC(), NextAttempt: time.UnixMicro(next).UTC(), WaitEnds: time.UnixMicro(next + numbers[6]).UTC(),
+		Held: int(numbers[openNumbers]),
 	}
 	return nil
 }

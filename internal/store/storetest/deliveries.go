@@ -69,6 +69,7 @@ func testCheckpoint(t *testing.T, s store.Store) {
 		Key: crm, Token: open(t, s, crm), Cursor: 7, Behind: 3,
 		Open: []store.OpenEvent{
 			{Position: 5, Attempts: 2, Retries: 1, FirstAttempt: now, NextAttempt: now, WaitEnds: now.Add(time.Second), Replayed: true},
+			{Position: 6, Held: 3},
 			{Position: 7},
 		},
 		Health: store.Health{
@@ -82,6 +83,7 @@ func testCheckpoint(t *testing.T, s store.Store) {
 			Answers: map[store.RequestType]store.Answer{
 				v1alpha1.RequestReactivate: {Value: "a", Result: v1alpha1.RequestDone, Message: "Reactivated.", Time: now},
 			},
+			Notices: []store.SentNotice{{Subject: "a", Recipient: "b", At: now}},
 		},
 		Operations: 4,
 	}
