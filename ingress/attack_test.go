@@ -52,6 +52,8 @@ func TestLargeHeadersAreCountedByStream(t *testing.T) {
 		defer cancel()
 		large := strings.Repeat("a", 8<<10)
 		transport := f.http2(t)
+		// So that there is a connection: otherwise each request would open one.
+		f.postBody(t, transport, encode(f.with("good@example.com")), strings.NewReader(""))
 		for range 8 {
 			body, writer := io.Pipe()
 			defer func() { _ = writer.Close() }()
