@@ -27,7 +27,8 @@ type admittedCall struct {
 	pass   *pass // of limits.calls, imports or exports
 	large  *pass // nil while the body is small
 	share  *pass // of limits.requests, once the key is known
-	brief  *pass // where the answer is a probe's or a refusal
+	// sending is the pass of limits.answers, once the answer begins.
+	sending *pass
 
 	working   bool
 	answering atomic.Bool // set before a pass waits, which is when it may be cut off
@@ -170,30 +171,27 @@ func (c *admittedCall) finish(protocol int) {
 	}
 }
 
-// answer records that the answer begins: the call waits for its caller from now
-// on. One that was refused or cut off waits among those that need no work.
+// answer records that the answer begins: the call needs no work any more and waits
+// for its caller, among all answers. Where there are too many, the oldest is cut off,
+// so that answers that nobody reads take no room of calls.
 func (c *admittedCall) answer() {
 	if c.answering.Swap(true) {
 		return
 	}
 	c.share.leave()
+	c.pass.leave()
 	if c.working {
-		for _, p := range []*pass{c.large, c.header, c.pass} {
+		for _, p := range []*pass{c.large, c.header} {
 			if p != nil {
 				p.wait(answerPatience)
 			}
 		}
 	}
-	if c.brief == nil && (c.pass == nil || c.pass.isOut()) {
-		c.beBrief()
-	}
+	c.sending = c.limits.answers.enter(c.cut)
 }
 
-// beBrief has the call wait among those that need no work.
-func (c *admittedCall) beBrief() {
-	c.answering.Store(true)
-	c.brief = c.limits.brief.enter(c.cut)
-}
+// probe has the request wait among those that are answered: it needs no work.
+func (c *admittedCall) probe() { c.answer() }
 
 func (c *admittedCall) isCut() bool {
 	return c.pass.isOut() || c.large != nil && c.large.isOut() || c.header != nil && c.header.isOut()
@@ -205,7 +203,7 @@ func (c *admittedCall) leave() {
 		c.connection.wait()
 		c.working = false
 	}
-	for _, p := range []*pass{c.brief, c.share, c.large, c.pass, c.header} {
+	for _, p := range []*pass{c.sending, c.share, c.large, c.pass, c.header} {
 		p.leave()
 	}
 }

@@ -32,9 +32,9 @@ const (
 // answered at a time.
 const maxHTTP2 = 64
 
-// maxBrief is how many probes and refusals are answered at a time. They need no
-// work, so each can be cut off to make room.
-const maxBrief = 64
+// maxAnswers is how many answers are sent at a time, those of probes and refusals
+// among them. An answer takes a fraction of a millisecond where the caller reads it.
+const maxAnswers = 256
 
 // limits are the gates of one ingress.
 type limits struct {
@@ -44,7 +44,7 @@ type limits struct {
 	// calls has every request but probes, imports and exports.
 	calls       *gate
 	largeBodies *gate
-	brief       *gate
+	answers     *gate
 	// requests has the calls whose key is known and whose body has been read.
 	requests, imports, exports *keyedGate
 	// slow counts the imports and exports that were slower than their minimum rate.
@@ -78,7 +78,7 @@ func newLimits(options Options, metrics *Metrics) *limits {
 		http2:        door(maxHTTP2, limitHTTP2),
 		calls:        door(calls, limitRequests),
 		largeBodies:  door(maxLargeBodies, limitLargeBodies),
-		brief:        door(maxBrief, limitBrief),
+		answers:      door(maxAnswers, limitAnswers),
 		requests:     keyed(calls, (calls+1)/2, limitRequests),
 		imports:      keyed(maxImports, maxImports/4, limitImports),
 		exports:      keyed(maxExports, maxExports/4, limitExports),

@@ -56,7 +56,7 @@ const (
 	limitLargeBodies  = "large_bodies"
 	limitImports      = "imports"
 	limitExports      = "exports"
-	limitBrief        = "brief_answers"
+	limitAnswers      = "answers"
 	limitImportRate   = "import_rate"
 	limitExportRate   = "export_rate"
 	limitLogBytes     = "log_bytes"
@@ -66,7 +66,7 @@ const (
 )
 
 var limitNames = []string{
-	limitConnections, limitHTTP2, limitLargeHeaders, limitRequests, limitLargeBodies, limitImports, limitExports, limitBrief,
+	limitConnections, limitHTTP2, limitLargeHeaders, limitRequests, limitLargeBodies, limitImports, limitExports, limitAnswers,
 	limitRequests + perKeySuffix, limitImports + perKeySuffix, limitExports + perKeySuffix,
 	limitRequests + perNamespaceSuffix, limitImports + perNamespaceSuffix, limitExports + perNamespaceSuffix,
 	limitImportRate, limitExportRate, limitLogBytes,

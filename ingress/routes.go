@@ -81,10 +81,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !call.begin(r):
 		s.refuse(recorder, r, errOverloaded)
 	case r.URL.Path == healthPath:
-		call.beBrief()
+		call.probe()
 		s.answerHealth(recorder, r, func(context.Context) error { return nil })
 	case r.URL.Path == readyPath:
-		call.beBrief()
+		call.probe()
 		s.answerHealth(recorder, r, s.ready)
 	default:
 		s.admitCall(recorder, r)
