@@ -41,6 +41,8 @@ MAIL_ADDRESS ?= 127.0.0.1:2525
 METRICS_ADDRESS ?= 127.0.0.1:8081
 
 # How many rounds a benchmark has; odd, as it tells their median.
+ATTACK ?= hpack
+DURATION ?= 60s
 ROUNDS ?= 3
 
 # How many events wait where a benchmark has a large backlog.
@@ -97,6 +99,10 @@ fuzz: ## Every fuzz target for FUZZTIME (10m), one after the other
 .PHONY: bench
 bench: $(needed) build ## How fast Postbus is beside its limits, into docs/benchmarks.md (ROUNDS=3, FIGURES=regular expression, BACKLOG=events, PROFILES=folder)
 	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='$(FIGURES)' --backlog=$(BACKLOG) --profiles='$(PROFILES)'
+
+.PHONY: attack
+attack: $(needed) build ## Attack ingress over HTTP/2 on this machine, and report (ATTACK=hpack, trailers, headers or unread; DURATION=60s)
+	@go run ./test/attack -programs="$(programs)" -attack=$(ATTACK) -duration=$(DURATION)
 
 .PHONY: bench-neighbours
 bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one in the dispatcher alone (ROUNDS=3)

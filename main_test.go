@@ -246,6 +246,8 @@ func TestCommands(t *testing.T) {
 		"a retention of ingress": {[]string{"ingress", "--retention=240h"}, "flag provided but not defined: -retention", false},
 		"no connections":         {[]string{"standalone", "--max-connections=0"}, "--max-connections is 0, it must be at least 1", false},
 		"no requests":            {[]string{"ingress", "--max-requests=-1"}, "--max-requests is -1, it must be at least 1", false},
+		"no quantity":            {[]string{"ingress", "--max-log-bytes-per-namespace-per-day=500 MB"}, `invalid value "500 MB" for flag -max-log-bytes-per-namespace-per-day: invalid quantity "500 MB" (example: 500Mi)`, false},
+		"less than nothing":      {[]string{"ingress", "--max-log-bytes-per-namespace-per-day=-1"}, `invalid value "-1" for flag -max-log-bytes-per-namespace-per-day: invalid quantity "-1" (example: 500Mi)`, false},
 		"no calls":               {[]string{"dispatcher", "--max-calls=0"}, "--max-calls is 0, it must be at least 1", false},
 		"a public URL of a file": {[]string{"ingress", "--public-url=file:///tmp"}, "it must be an http or https URL with a host", false},
 		"a public URL that asks": {[]string{"dispatcher", "--public-url=https://lists.example.com/?a=b"}, "it must have nothing but scheme, host, port and path", false},

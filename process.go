@@ -190,6 +190,8 @@ func (p *process) runIngress(ctx context.Context) error {
 		AllowPlainHTTP: p.settings.ingress.allowPlainHTTP,
 		MaxConnections: p.settings.ingress.maxConnections,
 		MaxRequests:    p.settings.ingress.maxRequests,
+		MaxLogBytes:    p.settings.ingress.maxLogBytes,
+		LogBytes:       p.store,
 		Objects:        p.objects,
 		Contacts:       p.store,
 		Reader:         p.store,

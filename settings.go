@@ -5,11 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"postbus.dev/postbus/controllers"
@@ -47,6 +49,8 @@ type ingressSettings struct {
 	allowPlainHTTP bool
 	maxConnections int
 	maxRequests    int
+	// maxLogBytes is 0 where there is no limit.
+	maxLogBytes int64
 }
 
 func parseSettings(command string, arguments []string, out io.Writer) (settings, error) {
@@ -136,6 +140,22 @@ func (s *ingressSettings) register(flags *flag.FlagSet) {
 		"how many connections ingress has open at a time; beyond that the slowest is closed")
 	flags.IntVar(&s.maxRequests, "max-requests", ingress.DefaultMaxRequests,
 		"how many calls ingress reads or answers at a time; beyond that the slowest, or the next, gets 503")
+	flags.Func("max-log-bytes-per-namespace-per-day",
+		"how much the requests of one namespace may append to the event log in a day (UTC), as a `quantity` such as 500Mi; 0, the default, is no limit. "+
+			"Beyond that writes get 429; unsubscribing, deleting and forgetting are never refused",
+		func(text string) (err error) {
+			s.maxLogBytes, err = parseBytes(text)
+			return err
+		})
+}
+
+// parseBytes reads a number of bytes such as 500Mi, 1G or 1000000.
+func parseBytes(text string) (int64, error) {
+	quantity, err := resource.ParseQuantity(text)
+	if err != nil || quantity.Sign() < 0 || quantity.CmpInt64(math.MaxInt64) > 0 {
+		return 0, fmt.Errorf("invalid quantity %q (example: 500Mi)", text)
+	}
+	return quantity.Value(), nil
 }
 
 // check finds what one flag alone can't tell.

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -107,6 +110,12 @@ var (
 		status: http.StatusRequestTimeout, code: "BodyTooSlow",
 		message: "the body did not arrive in time", header: map[string]string{"Connection": "close"},
 	}
+	errSlowImport = &problem{
+		status: http.StatusRequestTimeout, code: "BodyTooSlow",
+		message: fmt.Sprintf("the import is slower than the limit: it fell more than %s behind %d KiB a second",
+			importSlack, importBytesPerSecond>>10),
+		header: map[string]string{"Connection": "close"},
+	}
 	errInternal = &problem{
 		status: http.StatusInternalServerError, code: "Internal",
 		message: "internal server error",
@@ -139,6 +148,26 @@ func overRate(perSecond, retryAfter int) *problem {
 	return &problem{
 		status: http.StatusTooManyRequests, code: "RateLimited",
 		message: fmt.Sprintf("the api key is over its rate of %d requests a second", perSecond),
+		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
+	}
+}
+
+// overLogLimit is the problem of a namespace that may append no more to the log until
+// the end of the day.
+func overLogLimit(namespace string, limit int64, left time.Duration) *problem {
+	return &problem{
+		status: http.StatusTooManyRequests, code: "LogLimitReached",
+		message: fmt.Sprintf("the namespace %s has reached its limit of %s in the event log for today (UTC), "+
+			"set by --max-log-bytes-per-namespace-per-day; unsubscribing, deleting and forgetting still work",
+			namespace, resource.NewQuantity(limit, resource.BinarySI)),
+		header: map[string]string{"Retry-After": strconv.Itoa(max(1, int(math.Ceil(left.Seconds()))))},
+	}
+}
+
+func tooManyAtATime(holder string, limit int, requests string) *problem {
+	return &problem{
+		status: http.StatusTooManyRequests, code: "TooManyAtATime",
+		message: fmt.Sprintf("%s is at its limit of %d %s at a time", holder, limit, requests),
 		header:  map[string]string{"Retry-After": strconv.Itoa(retryAfter)},
 	}
 }

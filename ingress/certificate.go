@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -12,6 +13,9 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// errTooManyHTTP2: all other HTTP/2 connections are at work.
+var errTooManyHTTP2 = errors.New("too many HTTP/2 connections")
 
 // CertificateFiles are what TLS is served with, both in PEM: the files of a
 // mounted Secret of the type kubernetes.io/tls. The zero value means no TLS.
@@ -63,10 +67,14 @@ func (c *certificate) use(loaded *tls.Certificate) {
 // config returns how TLS is spoken.
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			hello.Conn.(*connection).shakeHands()
-			return c.current.Load(), nil
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
+		// It is called for each handshake; a session that is resumed needs no certificate.
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if !hello.Conn.(*connection).shakeHands(slices.Contains(hello.SupportedProtos, "h2")) {
+				return nil, errTooManyHTTP2
+			}
+			return nil, nil
 		},
 	}
 }

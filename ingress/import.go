@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,9 +25,6 @@ const (
 	// importBatchSize bounds their text, in bytes, but for the last one's.
 	importBatch     = 256
 	importBatchSize = 1 << 20
-	// importBatchTimeout is how long a batch may take to arrive, and its results
-	// to be taken.
-	importBatchTimeout = 30 * time.Second
 	// lingerTimeout and lingerSize bound how long, and how many bytes, are read
 	// from a caller whose import has ended early.
 	lingerTimeout = 5 * time.Second
@@ -42,10 +40,12 @@ const (
 
 // importer imports one file. It holds one batch of it.
 type importer struct {
-	server  *server
-	grant   grant
-	control *http.ResponseController
+	server *server
+	grant  grant
+	// results encodes into lines, and lines are sent to the caller through out.
 	results *json.Encoder
+	lines   *bufio.Writer
+	out     *pacedWriter
 	// defaults are the parameters that a line does not have itself.
 	defaults map[string]string
 	// events tells that the import raises events, hops how many callbacks led to it.
@@ -75,15 +75,14 @@ type importResult struct {
 
 // answerImport answers an import: it begins to answer before it has read the
 // whole request.
-func (s *server) answerImport(w http.ResponseWriter, r *http.Request) {
+func (s *server) answerImport(w *statusRecorder, r *http.Request) {
 	// Otherwise net/http waits for more of the body even to answer that it is
 	// refused. HTTP/2 always has it.
-	control := http.NewResponseController(w)
-	_ = control.EnableFullDuplex()
+	_ = http.NewResponseController(w).EnableFullDuplex()
 	i, lines, err := s.admitImport(w, r)
 	if err != nil {
 		writeProblem(w, problemOf(r.Context(), err))
-		linger(control, r.Body)
+		w.call.linger(r.ProtoMajor)
 		return
 	}
 	w.Header().Set("Content-Type", typeNDJSON)
@@ -94,23 +93,33 @@ func (s *server) answerImport(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		result.Error = refusedOf(problemOf(r.Context(), err))
 	}
+	if errors.Is(err, errSlowImport) {
+		s.limits.slowImports.Inc()
+		w.call.pace.behind = 0 // there is time to say so
+	}
 	_ = i.results.Encode(result) // whoever has gone asks again
+	_ = i.lines.Flush()
 	if err != nil {
-		linger(control, r.Body)
+		w.call.linger(r.ProtoMajor)
 	}
 }
 
 // linger reads on for a while from a caller who has been told that the import
 // has ended: a connection that is closed on somebody who still sends loses what
-// they have not read yet.
-func linger(control *http.ResponseController, body io.Reader) {
+// they have not read yet. HTTP/2 closes the stream alone.
+func (c *admittedCall) linger(protocol int) {
+	c.leave()
+	if protocol > 1 {
+		return
+	}
+	control := http.NewResponseController(c.writer)
 	_ = control.Flush()
 	_ = control.SetReadDeadline(time.Now().Add(lingerTimeout))
-	_, _ = io.CopyN(io.Discard, body, lingerSize)
+	_, _ = io.CopyN(io.Discard, c.body, lingerSize)
 }
 
 // admitImport checks the caller, its key, and what the URL says.
-func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer, lineReader, error) {
+func (s *server) admitImport(w *statusRecorder, r *http.Request) (*importer, lineReader, error) {
 	if err := s.checkCaller(r, http.MethodPost); err != nil {
 		return nil, nil, err
 	}
@@ -134,13 +143,21 @@ func (s *server) admitImport(w http.ResponseWriter, r *http.Request) (*importer,
 	if given.wrong != nil {
 		return nil, nil, given.wrong
 	}
-	if err := runImport(r); err != nil {
-		return nil, nil, err
-	}
-	i := &importer{server: s, grant: granted, control: http.NewResponseController(w), results: json.NewEncoder(w), defaults: given.values, hops: hops}
+	i := &importer{server: s, grant: granted, defaults: given.values, hops: hops}
 	if err := i.readSettings(); err != nil {
 		return nil, nil, err
 	}
+	if err := s.logBytes.check(granted.list.Namespace, s.now()); err != nil {
+		return nil, nil, err
+	}
+	if err := w.call.stream(s.limits.imports, granted.key); err != nil {
+		return nil, nil, err
+	}
+	// One pace for both directions: a caller who doesn't take its results is slow, too.
+	w.call.pace = &pace{bytesPerSecond: importBytesPerSecond, slack: importSlack}
+	i.out = &pacedWriter{ResponseWriter: w, pace: w.call.pace}
+	i.lines = bufio.NewWriter(i.out)
+	i.results = json.NewEncoder(i.lines)
 	return i, newReader(r.Body), nil
 }
 
@@ -175,10 +192,10 @@ func (i *importer) readSettings() (err error) {
 // all results that were sent before are durable.
 func (i *importer) run(ctx context.Context, lines lineReader) error {
 	for {
-		deadline := time.Now().Add(importBatchTimeout)
-		_ = i.control.SetReadDeadline(deadline) // where it is not known, the server's stands
-		_ = i.control.SetWriteDeadline(deadline.Add(importBatchTimeout))
 		batch, readErr := i.readBatch(lines)
+		if errors.Is(readErr, errSlowImport) {
+			ctx = context.WithoutCancel(ctx) // net/http takes a read that timed out for a caller who is gone
+		}
 		if err := i.store(ctx, batch); err != nil {
 			return err
 		}
@@ -188,8 +205,8 @@ func (i *importer) run(ctx context.Context, lines lineReader) error {
 		case readErr != nil:
 			return readErr
 		}
-		if err := i.control.Flush(); err != nil {
-			return fmt.Errorf("send results: %w", err)
+		if err := errors.Join(i.lines.Flush(), i.out.flush()); err != nil {
+			return i.sendError(err)
 		}
 	}
 }
@@ -250,7 +267,11 @@ func (i *importer) store(ctx context.Context, batch []line) error {
 			changes = append(changes, l.change)
 		}
 	}
-	results, err := i.server.options.Contacts.ChangeAll(ctx, changes)
+	err := i.server.logBytes.check(i.grant.list.Namespace, i.server.now())
+	var results []store.ChangeResult
+	if err == nil {
+		results, err = i.server.options.Contacts.ChangeAll(ctx, changes)
+	}
 	if err != nil {
 		i.line -= int64(len(batch)) // they were not imported
 		return err
@@ -261,10 +282,18 @@ func (i *importer) store(ctx context.Context, batch []line) error {
 			result, results = results[0], results[1:]
 		}
 		if err := i.results.Encode(i.resultOf(ctx, l.number, result)); err != nil {
-			return fmt.Errorf("send results: %w", err)
+			return i.sendError(err)
 		}
 	}
 	return nil
+}
+
+// sendError returns the error of results that could not be sent.
+func (i *importer) sendError(err error) error {
+	if errors.Is(err, errSlowReader) {
+		return errSlowImport
+	}
+	return fmt.Errorf("send results: %w", err)
 }
 
 func (i *importer) resultOf(ctx context.Context, number int64, result store.ChangeResult) lineResult {
@@ -272,7 +301,7 @@ func (i *importer) resultOf(ctx context.Context, number int64, result store.Chan
 		i.failed++
 		return lineResult{Line: number, Error: refusedOf(problemOf(ctx, result.Err))}
 	}
-	i.server.metrics.countContact(&result.Decision)
+	i.server.count(i.grant.listKey(), &result.Decision)
 	saved := savedContactOf(i.grant.list.Name, &result.Decision)
 	return lineResult{Line: number, Contact: &saved}
 }

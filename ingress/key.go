@@ -15,6 +15,7 @@ import (
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/apikey"
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/kube"
 )
 
@@ -35,6 +36,11 @@ type keyring struct {
 type grant struct {
 	key  *v1alpha1.ApiKey
 	list *v1alpha1.ContactList
+}
+
+// listKey returns how the store names the list.
+func (g grant) listKey() contact.ListKey {
+	return contact.ListKey{Namespace: g.list.Namespace, Name: g.list.Name}
 }
 
 // decoy is looked at where a key is unknown, so that an unknown key costs the

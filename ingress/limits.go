@@ -1,11 +1,7 @@
 package ingress
 
 import (
-	"errors"
-	"io"
-	"net/http"
-	"os"
-	"time"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // What Options says unless it says otherwise. They suit a pod of two cores: a
@@ -23,17 +19,36 @@ const (
 	maxLargeBodies = 8
 )
 
-// maxImports is how many imports run at a time. They are no large bodies: an
-// import holds one batch of its file, and goes on for as long as that lasts.
-const maxImports = 8
+// Imports and exports hold a batch or a page of contacts for as long as they
+// last, which can be hours. They leave the gate of calls and have gates of their own.
+const (
+	maxImports = 8
+	maxExports = 16
+)
+
+// maxHTTP2 is how many HTTP/2 connections are open at a time. Each can have maxStreams
+// requests whose headers are in memory before any handler runs, and of thousands of
+// short fields a header takes 180 KiB. Together they are still more requests than are
+// answered at a time.
+const maxHTTP2 = 64
+
+// maxAnswers is how many answers are sent at a time, those of probes and refusals
+// among them. An answer takes a fraction of a millisecond where the caller reads it.
+const maxAnswers = 256
 
 // limits are the gates of one ingress.
 type limits struct {
 	connections  *gate
 	largeHeaders *gate
-	calls        *gate
-	largeBodies  *gate
-	imports      *gate
+	http2        *gate
+	// calls has every request but probes, imports and exports.
+	calls       *gate
+	largeBodies *gate
+	answers     *gate
+	// requests has the calls whose key is known and whose body has been read.
+	requests, imports, exports *keyedGate
+	// slow counts the imports and exports that were slower than their minimum rate.
+	slowImports, slowExports prometheus.Counter
 }
 
 func newLimits(options Options, metrics *Metrics) *limits {
@@ -44,113 +59,30 @@ func newLimits(options Options, metrics *Metrics) *limits {
 	if calls == 0 {
 		calls = DefaultMaxRequests
 	}
+	counter := metrics.turnedAway.WithLabelValues
 	door := func(capacity int, limit string) *gate {
-		return &gate{capacity: capacity, turnedAway: metrics.turnedAway.WithLabelValues(limit)}
+		return &gate{capacity: capacity, turnedAway: counter(limit)}
+	}
+	// One key gets a part of the capacity, and one namespace three quarters of it,
+	// so that neither can shut out all others.
+	keyed := func(capacity, perKey int, limit string) *keyedGate {
+		return &keyedGate{
+			gate:     gate{capacity: capacity, turnedAway: counter(limit)},
+			requests: limit, perKey: perKey, perNamespace: max(perKey, capacity*3/4),
+			keyRefused: counter(limit + perKeySuffix), namespaceRefused: counter(limit + perNamespaceSuffix),
+		}
 	}
 	return &limits{
 		connections:  door(connections, limitConnections),
 		largeHeaders: door(maxLargeHeaders, limitLargeHeaders),
+		http2:        door(maxHTTP2, limitHTTP2),
 		calls:        door(calls, limitRequests),
 		largeBodies:  door(maxLargeBodies, limitLargeBodies),
-		imports:      door(maxImports, limitImports),
+		answers:      door(maxAnswers, limitAnswers),
+		requests:     keyed(calls, (calls+1)/2, limitRequests),
+		imports:      keyed(maxImports, maxImports/4, limitImports),
+		exports:      keyed(maxExports, maxExports/4, limitExports),
+		slowImports:  counter(limitImportRate),
+		slowExports:  counter(limitExportRate),
 	}
-}
-
-// admittedCall is a call that was let in. It is the body of its request, too:
-// until that has been read to its end the call waits for its caller, from then
-// on it is at work.
-type admittedCall struct {
-	io.ReadCloser
-	limits     *limits
-	pass       *pass
-	large      *pass // nil while the body is small
-	running    *pass // nil unless it is an import that runs
-	connection *connection
-	working    bool
-	read       int
-	cutBody    func()
-}
-
-// admit lets a call in, and returns it with the request to answer. It returns
-// nil when all others are at work.
-func (l *limits) admit(w http.ResponseWriter, r *http.Request) (*admittedCall, *http.Request) {
-	call := &admittedCall{ReadCloser: r.Body, limits: l, connection: connectionOf(r.Context()), cutBody: func() {
-		// Whoever reads the body gets an error at once. It fails only when the
-		// connection is gone, and the body with it.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
-	}}
-	if call.pass = l.calls.enter(call.cutBody); call.pass == nil {
-		return nil, nil
-	}
-	if r.ContentLength == 0 {
-		call.work()
-		return call, r
-	}
-	admitted := r.WithContext(r.Context())
-	admitted.Body = call
-	return call, admitted
-}
-
-// Read reads the body. Its errors are problems where the body is not to blame.
-func (c *admittedCall) Read(p []byte) (int, error) {
-	if c.read+len(p) > smallBody && c.large == nil && c.running == nil {
-		if c.read < smallBody {
-			p = p[:smallBody-c.read]
-		} else if c.large = c.limits.largeBodies.enter(c.cutBody); c.large == nil {
-			return 0, errOverloaded
-		}
-	}
-	n, err := c.ReadCloser.Read(p)
-	c.read += n
-	switch {
-	case errors.Is(err, io.EOF):
-		if !c.working && !c.work() {
-			return n, errOverloaded
-		}
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		if c.isCut() {
-			return n, errOverloaded
-		}
-		return n, errSlow
-	}
-	return n, err
-}
-
-// work tells that the call no longer waits for its caller. It returns false
-// when the call was cut off before.
-func (c *admittedCall) work() bool {
-	c.working = c.pass.work() && (c.large == nil || c.large.work()) && c.connection.work()
-	return c.working
-}
-
-// runImport lets an import run, for a caller whose key is good: nobody cuts it
-// off any more to make room. Its error says that there are too many.
-func runImport(r *http.Request) error {
-	call, hasBody := r.Body.(*admittedCall)
-	if !hasBody {
-		return nil
-	}
-	call.running = call.limits.imports.enter(call.cutBody)
-	if call.running == nil || !call.running.work() || !call.work() {
-		return errOverloaded
-	}
-	return nil
-}
-
-func (c *admittedCall) isCut() bool {
-	return c.pass.isOut() || c.large != nil && c.large.isOut()
-}
-
-// leave makes room for another call.
-func (c *admittedCall) leave() {
-	if c.working {
-		c.connection.wait()
-	}
-	if c.large != nil {
-		c.large.leave()
-	}
-	if c.running != nil {
-		c.running.leave()
-	}
-	c.pass.leave()
 }

@@ -19,6 +19,8 @@ type Metrics struct {
 	unknown  prometheus.Counter
 	// turnedAway counts what the limits kept out or cut off.
 	turnedAway *prometheus.CounterVec
+	// logBytes counts what was appended to the log.
+	logBytes *prometheus.CounterVec
 	// certificateExpiry is when the served certificate ends.
 	certificateExpiry prometheus.Gauge
 }
@@ -44,14 +46,31 @@ const (
 	resultRepeated  = "repeated"
 )
 
-// The limits that turn callers away.
+// The limits that turn callers away. Requests, imports and exports have one for each
+// key and each namespace as well.
 const (
 	limitConnections  = "connections"
 	limitLargeHeaders = "large_headers"
+	limitHTTP2        = "http2_connections"
 	limitRequests     = "requests"
 	limitLargeBodies  = "large_bodies"
 	limitImports      = "imports"
+	limitExports      = "exports"
+	limitAnswers      = "answers"
+	limitImportRate   = "import_rate"
+	limitExportRate   = "export_rate"
+	limitLogBytes     = "log_bytes"
+
+	perKeySuffix       = "_per_key"
+	perNamespaceSuffix = "_per_namespace"
 )
+
+var limitNames = []string{
+	limitConnections, limitHTTP2, limitLargeHeaders, limitRequests, limitLargeBodies, limitImports, limitExports, limitAnswers,
+	limitRequests + perKeySuffix, limitImports + perKeySuffix, limitExports + perKeySuffix,
+	limitRequests + perNamespaceSuffix, limitImports + perNamespaceSuffix, limitExports + perNamespaceSuffix,
+	limitImportRate, limitExportRate, limitLogBytes,
+}
 
 // NewMetrics registers ingress's metrics, each label value at zero.
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
@@ -77,13 +96,17 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "postbus_ingress_turned_away_total",
 			Help: "Connections and requests that were refused, or cut off to make room for others, by the limit that was reached.",
 		}, []string{"limit"}),
+		logBytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postbus_ingress_log_bytes_total",
+			Help: "Bytes of encoded events that requests appended to the event log, by namespace.",
+		}, []string{"namespace"}),
 		certificateExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "postbus_ingress_certificate_expiry_timestamp_seconds",
 			Help: "When the certificate that is served expires, in seconds since 1970; 0 without TLS.",
 		}),
 	}
 	for _, collector := range []prometheus.Collector{
-		m.requests, m.duration, m.contacts, m.unknown, m.turnedAway, m.certificateExpiry,
+		m.requests, m.duration, m.contacts, m.unknown, m.turnedAway, m.logBytes, m.certificateExpiry,
 	} {
 		if err := registerer.Register(collector); err != nil {
 			return nil, fmt.Errorf("register the metrics of ingress: %w", err)
@@ -95,10 +118,20 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	for _, result := range []string{resultCreated, resultUpdated, resultRemoved, resultUnchanged, resultRepeated} {
 		m.contacts.WithLabelValues(result)
 	}
-	for _, limit := range []string{limitConnections, limitLargeHeaders, limitRequests, limitLargeBodies, limitImports} {
+	for _, limit := range limitNames {
 		m.turnedAway.WithLabelValues(limit)
 	}
 	return m, nil
+}
+
+// RegisterMetrics registers the metrics of ingress with a series of each, for the
+// reference of metrics.
+func RegisterMetrics(registerer prometheus.Registerer) error {
+	m, err := NewMetrics(registerer)
+	if err == nil {
+		m.logBytes.WithLabelValues("…")
+	}
+	return err
 }
 
 func (m *Metrics) countRequest(status int, duration time.Duration) {

@@ -20,6 +20,9 @@ type operation struct {
 	parameters []string
 	// fields tells that it knows standard_<FIELD> and custom_<Field> too.
 	fields bool
+	// limited: the namespace's limit of the log holds for it. Whoever wants to leave is
+	// never refused.
+	limited bool
 	// decide checks the parameters and returns what the call does.
 	decide func(call call) (apply, error)
 	// answer returns the body of a 200.
@@ -40,7 +43,7 @@ var operations = map[string]operation{
 			externalIDParameter, permissionParameter, syncModeParameter, sourceParameter,
 			subscriptionPageParameter, doiParameter, doiPlusParameter, doiMailingParameter,
 		},
-		fields: true, decide: call.save, answer: savedAnswer,
+		fields: true, limited: true, decide: call.save, answer: savedAnswer,
 	},
 	"/webhooks/contacts/unsubscribe": {
 		scope: v1alpha1.ScopeContactsRemove, parameters: []string{reasonParameter, reasonTextParameter},
@@ -73,12 +76,15 @@ type call struct {
 }
 
 // operate answers a call of an operation.
-func (s *server) operate(r *http.Request, o operation) (answer any, err error) {
+func (s *server) operate(admitted *admittedCall, r *http.Request, o operation) (answer any, err error) {
 	if err := s.checkCaller(r, http.MethodPost); err != nil {
 		return nil, err
 	}
 	call, err := s.admit(r, o.scope)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.checkShare(admitted, call.grant, o); err != nil {
 		return nil, err
 	}
 	ctx, span := s.accept(r, call.grant.list, call.at)
@@ -98,8 +104,24 @@ func (s *server) operate(r *http.Request, o operation) (answer any, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.metrics.countContact(&decision)
+	s.count(change.List, &decision)
 	return o.answer(change.List.Name, &decision), nil
+}
+
+// checkShare checks what the key and its namespace hold already.
+func (s *server) checkShare(admitted *admittedCall, granted grant, o operation) error {
+	if o.limited {
+		if err := s.logBytes.check(granted.list.Namespace, s.now()); err != nil {
+			return err
+		}
+	}
+	return admitted.claim(granted.key)
+}
+
+// count counts what was made of a contact.
+func (s *server) count(list contact.ListKey, decision *contact.Decision) {
+	s.metrics.countContact(decision)
+	s.logBytes.add(list.Namespace, decision.LogBytes, s.now())
 }
 
 // admit reads the request and checks its key.

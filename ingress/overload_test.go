@@ -15,6 +15,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/ingress"
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
@@ -58,32 +59,61 @@ func TestOverloadAnswers503(t *testing.T) {
 	g := NewWithT(t)
 	atStore := busy{came: make(chan struct{}, 10)}
 	f := start(t, func(options *ingress.Options) {
-		options.MaxRequests = 3
+		options.MaxRequests = 1
 		atStore.Contacts = options.Contacts
 		options.Contacts = atStore
 	})
 	release := f.hold(t)
 	defer release()
-	statuses := make(chan int, 4)
-	for range 4 {
-		go func() { statuses <- f.good(t) }()
-	}
-	for range 3 {
-		<-atStore.came // one that ingress still reads the body of would make room for the next
-	}
-	g.Expect(<-statuses).To(Equal(http.StatusServiceUnavailable), "three are at work, so the fourth is refused")
+	statuses := make(chan int, 1)
+	go func() { statuses <- f.good(t) }()
+	<-atStore.came // one that ingress still reads the body of would make room for the next
 
 	got := f.send(t, request{query: encode(f.with("max@example.com"))})
 	expectRefusal(t, got, http.StatusServiceUnavailable, "too many calls at the moment, nothing was stored")
 	g.Expect(got.header.Get("Retry-After")).To(Equal("5"))
 	g.Expect(f.send(t, request{method: "GET", path: "/healthz"}).status).To(Equal(http.StatusOK))
-	g.Expect(f.turnedAway(t, "requests")).To(Equal(2))
+	g.Expect(f.turnedAway(t, "requests")).To(Equal(1))
 
+	release()
+	g.Expect(<-statuses).To(Equal(http.StatusOK))
+	g.Expect(f.good(t)).To(Equal(http.StatusOK))
+}
+
+// TestRequestsOfOneKeyAtATime has a key with as many requests at the store as it may
+// have, and its namespace, too.
+func TestRequestsOfOneKeyAtATime(t *testing.T) {
+	g := NewWithT(t)
+	atStore := busy{came: make(chan struct{}, 10)}
+	f := start(t, func(options *ingress.Options) {
+		options.MaxRequests = 4
+		atStore.Contacts = options.Contacts
+		options.Contacts = atStore
+	})
+	other := f.issue(t, "shop", nil)
+	post := func(key string) request { return request{query: "email=ada@example.com&key=" + key} }
+	release := f.hold(t)
+	defer release()
+	statuses := make(chan int, 3)
+	for _, key := range []string{f.key, f.key, other} {
+		go func() { statuses <- f.send(t, post(key)).status }()
+		<-atStore.came
+	}
+	for key, message := range map[string]string{
+		f.key: "the api key is at its limit of 2 requests at a time",
+		other: "the api key's namespace is at its limit of 3 requests at a time",
+	} {
+		got := f.send(t, post(key))
+		body := expectRefusal(t, got, http.StatusTooManyRequests, message)
+		g.Expect(body.Error.Code).To(Equal("TooManyAtATime"))
+		g.Expect(got.header.Get("Retry-After")).To(Equal("5"))
+	}
+	g.Expect(f.turnedAway(t, "requests_per_key")).To(Equal(1))
+	g.Expect(f.turnedAway(t, "requests_per_namespace")).To(Equal(1))
 	release()
 	for range 3 {
 		g.Expect(<-statuses).To(Equal(http.StatusOK))
 	}
-	g.Expect(f.good(t)).To(Equal(http.StatusOK))
 }
 
 func TestConnectionsAtWorkAreKept(t *testing.T) {
@@ -109,28 +139,38 @@ func TestConnectionsAtWorkAreKept(t *testing.T) {
 
 func TestSlowStreamMakesRoom(t *testing.T) {
 	g := NewWithT(t)
-	f, _ := startTLS(t, func(options *ingress.Options) { options.MaxRequests = 1 })
+	f, _ := startTLS(t, func(options *ingress.Options) { options.MaxRequests = 2 })
 	transport := f.http2(t)
-	never, writer := io.Pipe()
-	defer func() { g.Expect(writer.Close()).To(Succeed()) }()
-	status := make(chan int, 1)
-	go func() { status <- f.postBody(t, transport, "", never).StatusCode }()
-	_, err := io.WriteString(writer, "src=a")
-	g.Expect(err).NotTo(HaveOccurred())
+	status := make(chan int, 2)
+	var writers []io.Closer
+	for range cap(status) {
+		never, writer := io.Pipe()
+		writers = append(writers, writer)
+		go func() { status <- f.postBody(t, transport, "", never).StatusCode }()
+		_, err := io.WriteString(writer, "src=a")
+		g.Expect(err).NotTo(HaveOccurred())
+	}
 	g.Eventually(func() int {
 		quick := f.postBody(t, transport, encode(f.with("good@example.com")), strings.NewReader(""))
 		g.Expect(quick.StatusCode).To(Equal(http.StatusOK))
 		return f.turnedAway(t, "requests")
 	}).Should(BeNumerically(">", 0))
 	g.Expect(<-status).To(Equal(http.StatusServiceUnavailable))
+	for _, writer := range writers {
+		g.Expect(writer.Close()).To(Succeed())
+	}
+	g.Expect(<-status).To(Or(Equal(http.StatusUnauthorized), Equal(http.StatusServiceUnavailable)))
 }
 
-// TestImportsAtATime has as many imports as may run, each alive and slow.
+// TestImportsAtATime has a key with as many imports as it may have, each alive and
+// slow (finding 14: eight of one key locked out the imports of all others).
 func TestImportsAtATime(t *testing.T) {
 	g := NewWithT(t)
 	f := start(t)
-	post := "POST " + importPath + "?key=" + f.importer(t) + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + ndjsonType +
-		"\r\nTransfer-Encoding: chunked\r\n\r\n"
+	post := func(key string) string {
+		return "POST " + importPath + "?key=" + key + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + ndjsonType +
+			"\r\nTransfer-Encoding: chunked\r\n\r\n"
+	}
 	chunk := func(text string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(text), text) }
 	batch := func(number int) string {
 		var lines strings.Builder
@@ -139,20 +179,29 @@ func TestImportsAtATime(t *testing.T) {
 		}
 		return chunk(lines.String())
 	}
-	running := make([]*bufio.Scanner, 8)
+	key := f.importer(t)
+	running := make([]*bufio.Scanner, 2)
 	connections := make([]net.Conn, len(running))
 	for i := range running {
-		connections[i] = f.crowd(t, 1, post+batch(i))[0]
+		connections[i] = f.crowd(t, 1, post(key)+batch(i))[0]
 		running[i] = bufio.NewScanner(connections[i])
 		for running[i].Scan() && !strings.Contains(running[i].Text(), `"line":256,`) {
 			g.Expect(running[i].Text()).NotTo(ContainSubstring("error"))
 		}
 	}
+	for _, refused := range f.crowd(t, 6, post(key)) {
+		got := readAnswer(t, refused)
+		g.Expect(got.status).To(Equal(http.StatusTooManyRequests))
+		g.Expect(got.body).To(ContainSubstring("the api key is at its limit of 2 imports at a time"))
+	}
+	g.Expect(f.turnedAway(t, "imports_per_key")).To(Equal(6))
 
-	got := readAnswer(t, f.crowd(t, 1, post)[0])
-	g.Expect(got.status).To(Equal(http.StatusServiceUnavailable))
-	g.Expect(got.body).To(ContainSubstring(`"code":"Overloaded"`))
-	g.Expect(f.turnedAway(t, "imports")).To(Equal(1))
+	other := f.issue(t, "other-importer", func(key *v1alpha1.ApiKey) {
+		key.Spec.Scopes = []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsImport}
+	})
+	lines, last := f.importFile(t, request{query: "key=" + other, contentType: csvType, body: "email\neve@example.com\n"})
+	g.Expect(outcomes(lines)).To(Equal([]string{"1 created"}), "another key's import runs")
+	g.Expect(*last.Complete).To(BeTrue())
 
 	large := forms["JSON"](f.with("max@example.com", "utm_source", strings.Repeat("x", 100<<10)))
 	var others sync.WaitGroup

@@ -92,10 +92,10 @@ func (s *server) refusePage(w http.ResponseWriter, r *http.Request, p *problem) 
 // refusedPage returns the page for a problem.
 func refusedPage(p *problem) pageAnswer {
 	kind := recipient.PageError
-	switch p {
-	case errPlainHTTP:
+	switch {
+	case p == errPlainHTTP:
 		kind = recipient.PageInsecure
-	case errUnavailable, errOverloaded, errListNotReady:
+	case p.status == http.StatusServiceUnavailable, p.status == http.StatusTooManyRequests:
 		kind = recipient.PageLater
 	}
 	answer := pageOf(p.status, kind)
@@ -213,7 +213,7 @@ func (s *server) change(ctx context.Context, v *visit, decide apply) (contact.De
 	if err != nil {
 		return decision, storeProblem(ctx, err)
 	}
-	s.metrics.countContact(&decision)
+	s.count(v.link.List, &decision)
 	return decision, nil
 }
 

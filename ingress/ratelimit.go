@@ -12,9 +12,9 @@ import (
 	"postbus.dev/postbus/api/v1alpha1"
 )
 
-// rateLimits holds each ApiKey to its spec.rateLimit, in this process alone.
-// Only keys that work and have a limit get a bucket, and idle ones lose theirs,
-// so what it holds is bounded by the number of ApiKeys that are in use.
+// rateLimits holds each ApiKey to its rate, in this process alone. Only keys that
+// work get a bucket, and idle ones lose theirs, so what it holds is bounded by the
+// number of ApiKeys that are in use.
 type rateLimits struct {
 	mutex   sync.Mutex
 	buckets map[types.UID]*bucket
@@ -32,10 +32,7 @@ const refillTime = time.Second
 
 // take counts one request, or returns a problem when the key is over its rate.
 func (l *rateLimits) take(key *v1alpha1.ApiKey, now time.Time) error {
-	perSecond := int(key.Spec.RateLimit.RequestsPerSecond)
-	if perSecond == 0 {
-		return nil
-	}
+	perSecond := key.RequestsPerSecond()
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	limiter := l.limiter(key.UID, perSecond, now)

@@ -1,13 +1,13 @@
 package ingress
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/contact"
@@ -27,12 +27,8 @@ const (
 	readList    = readPrefix + "{list}/contacts"
 )
 
-const (
-	// exportPage is how many contacts an export reads, and holds, at once.
-	exportPage = 500
-	// exportPageTimeout is how long a reader may take to accept one page.
-	exportPageTimeout = 30 * time.Second
-)
+// exportPage is how many contacts an export reads, and holds, at once.
+const exportPage = 500
 
 // reading is a request to read contacts back.
 type reading struct {
@@ -67,39 +63,43 @@ func (r reading) template() string {
 }
 
 // answerRead answers a request under readPrefix.
-func (s *server) answerRead(w http.ResponseWriter, r *http.Request) {
-	list, wanted, err := s.admitReader(r)
+func (s *server) answerRead(w *statusRecorder, r *http.Request) {
+	granted, wanted, err := s.admitReader(r)
+	if err == nil && wanted.email != "" {
+		err = w.call.claim(granted.key)
+	} else if err == nil {
+		err = w.call.stream(s.limits.exports, granted.key)
+	}
 	switch {
 	case err != nil:
 		writeProblem(w, problemOf(r.Context(), err))
 	case wanted.email == "":
-		s.export(w, r, list)
+		s.export(w, r, granted.listKey())
 	default:
-		s.answerContact(w, r, list, wanted.email)
+		s.answerContact(w, r, granted.listKey(), wanted.email)
 	}
 }
 
-// admitReader checks the caller and returns the list that it may read.
-func (s *server) admitReader(r *http.Request) (list contact.ListKey, wanted reading, err error) {
+// admitReader checks the caller and returns what its key allows.
+func (s *server) admitReader(r *http.Request) (granted grant, wanted reading, err error) {
 	if err := s.checkCaller(r, http.MethodGet); err != nil {
-		return list, wanted, err
+		return granted, wanted, err
 	}
 	wanted, ours := parseReading(r.URL.EscapedPath())
 	if !ours {
-		return list, wanted, errNoRoute
+		return granted, wanted, errNoRoute
 	}
 	presented, ok := bearer(r.Header)
 	if !ok {
-		return list, wanted, errNoBearer
+		return granted, wanted, errNoBearer
 	}
-	granted, err := s.keys.grant(r.Context(), presented, v1alpha1.ScopeContactsRead)
-	if err != nil {
-		return list, wanted, err
+	if granted, err = s.keys.grant(r.Context(), presented, v1alpha1.ScopeContactsRead); err != nil {
+		return granted, wanted, err
 	}
 	if granted.list.Name != wanted.list {
-		return list, wanted, errOtherList
+		return granted, wanted, errOtherList
 	}
-	return contact.ListKey{Namespace: granted.list.Namespace, Name: granted.list.Name}, wanted, nil
+	return granted, wanted, nil
 }
 
 // bearer returns the token of the one Authorization header, by RFC 6750.
@@ -133,38 +133,46 @@ func (s *server) answerContact(w http.ResponseWriter, r *http.Request, list cont
 }
 
 // export streams a list, in the order of addresses. It holds one page in memory,
-// and a page's time bounds how slowly it may be read. An error after the first
-// page breaks the connection off, so that nobody takes a part for the whole.
-func (s *server) export(w http.ResponseWriter, r *http.Request, list contact.ListKey) {
-	control := http.NewResponseController(w)
-	encoder := json.NewEncoder(w)
-	after, started := "", false
-	for {
-		page, next, err := s.options.Reader.ListContacts(r.Context(), list, after, exportPage)
-		if err != nil && !started {
-			writeProblem(w, problemOf(r.Context(), err))
-			return
-		}
-		if err != nil {
-			_ = problemOf(r.Context(), err) // for the log: the answer has begun
-			panic(http.ErrAbortHandler)
-		}
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			w.Header().Set("Cache-Control", "no-store")
-			w.WriteHeader(http.StatusOK)
-		}
-		_ = control.SetWriteDeadline(time.Now().Add(exportPageTimeout)) // where it is not known, the server's stands
-		for i := range page {
-			if encoder.Encode(s.contactView(list, &page[i])) != nil {
-				return // the reader has gone
-			}
-		}
-		if next == "" {
-			return
-		}
-		_ = control.Flush() // what was read is of use before the rest is
-		after = next
+// and the reader must keep a minimum rate. An error after the answer has begun
+// breaks the connection off, so that nobody takes a part for the whole.
+func (s *server) export(w *statusRecorder, r *http.Request, list contact.ListKey) {
+	out := &pacedWriter{ResponseWriter: w, pace: &pace{bytesPerSecond: exportBytesPerSecond, slack: exportSlack}, pass: w.call.pass}
+	page, next, err := s.options.Reader.ListContacts(r.Context(), list, "", exportPage)
+	if err != nil {
+		writeProblem(w, problemOf(r.Context(), err))
+		return
 	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	for {
+		if err = s.sendPage(out, list, page); err != nil || next == "" {
+			break
+		}
+		if page, next, err = s.options.Reader.ListContacts(r.Context(), list, next, exportPage); err != nil {
+			_ = problemOf(r.Context(), err) // for the log: the answer has begun
+			break
+		}
+	}
+	if errors.Is(err, errSlowReader) {
+		s.limits.slowExports.Inc()
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// sendPage sends contacts, a line of JSON each, before more are read.
+func (s *server) sendPage(out *pacedWriter, list contact.ListKey, page []contact.Contact) error {
+	lines := bufio.NewWriterSize(out, pacedChunk)
+	encoder := json.NewEncoder(lines)
+	for i := range page {
+		if err := encoder.Encode(s.contactView(list, &page[i])); err != nil {
+			return err
+		}
+	}
+	if err := lines.Flush(); err != nil {
+		return err
+	}
+	return out.flush()
 }

@@ -41,6 +41,7 @@ type server struct {
 	options  Options
 	metrics  *Metrics
 	limits   *limits
+	logBytes *logBytes
 	keys     *keyring
 	now      func() time.Time
 	looks    singleflight.Group // of ready
@@ -55,7 +56,7 @@ func newServer(options Options, metrics *Metrics) *server {
 	return &server{
 		options: options,
 		metrics: metrics,
-		limits:  newLimits(options, metrics),
+		limits:  newLimits(options, metrics), logBytes: newLogBytes(options, metrics),
 		keys: &keyring{
 			objects:  options.Objects,
 			bindings: newBindings(options.Bindings),
@@ -70,31 +71,55 @@ func newServer(options Options, metrics *Metrics) *server {
 // //webhooks with a redirect whose Location repeats the query, and so the key.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	connection := connectionOf(r.Context())
-	connection.begin()
-	defer connection.end()
-	recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
-	switch r.URL.Path {
-	case healthPath:
+	recorder := s.newRecorder(w, r)
+	call := &recorder.call
+	defer call.connection.end()
+	defer call.leave()
+	if r.TLS != nil {
+		w.Header().Set("Strict-Transport-Security", strictTransport)
+	}
+	switch {
+	case !call.begin(r):
+		s.refuse(recorder, r, errOverloaded)
+	case r.URL.Path == healthPath:
+		call.probe()
 		s.answerHealth(recorder, r, func(context.Context) error { return nil })
-	case readyPath:
+	case r.URL.Path == readyPath:
+		call.probe()
 		s.answerHealth(recorder, r, s.ready)
 	default:
 		s.admitCall(recorder, r)
 		s.metrics.countRequest(recorder.status, time.Since(start))
 	}
+	call.finish(r.ProtoMajor)
 	logAccess(r, recorder.status, time.Since(start))
 }
 
-// statusRecorder remembers the status for logs and metrics.
+// strictTransport tells browsers to come by HTTPS for a year. It says nothing about
+// subdomains, which may not be ours.
+const strictTransport = "max-age=31536000"
+
+// statusRecorder is the writer of an answer. It remembers the status for logs and
+// metrics, and has its call wait for the reader.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
+	call   admittedCall
+}
+
+func (s *server) newRecorder(w http.ResponseWriter, r *http.Request) *statusRecorder {
+	recorder := &statusRecorder{
+		ResponseWriter: w, status: http.StatusOK,
+		call: admittedCall{body: r.Body, writer: w, limits: s.limits, connection: connectionOf(r.Context())},
+	}
+	recorder.call.cut = recorder.call.cutOff
+	return recorder
 }
 
 // WriteHeader remembers the status and writes it.
 func (r *statusRecorder) WriteHeader(status int) {
 	r.status = status
+	r.call.answer()
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -102,18 +127,17 @@ func (r *statusRecorder) WriteHeader(status int) {
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // admitCall answers whatever is not a health check, if there is room for it.
-func (s *server) admitCall(w http.ResponseWriter, r *http.Request) {
-	call, admitted := s.limits.admit(w, r)
-	if call == nil {
+func (s *server) admitCall(w *statusRecorder, r *http.Request) {
+	admitted := w.call.admit(r)
+	if admitted == nil {
 		s.refuse(w, r, errOverloaded)
 		return
 	}
-	defer call.leave()
 	s.answerCall(w, admitted)
 }
 
 // answerCall answers a call that was let in.
-func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
+func (s *server) answerCall(w *statusRecorder, r *http.Request) {
 	defer func() {
 		value := recover()
 		if value == http.ErrAbortHandler { //nolint:errorlint // net/http means this very value
@@ -142,7 +166,7 @@ func (s *server) answerCall(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	answer, err := s.operate(r.WithContext(ctx), operation)
+	answer, err := s.operate(&w.call, r.WithContext(ctx), operation)
 	if err != nil {
 		writeProblem(w, problemOf(ctx, err))
 		return

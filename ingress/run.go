@@ -55,8 +55,14 @@ type Options struct {
 	Bindings ObjectBindings
 	// KeyUses is where it is kept when keys were last used.
 	KeyUses KeyUseNoter
-	// KeyUseInterval is how often that is written; 0 means 10 seconds. It is
-	// written at the end too.
+	// MaxLogBytes is how many bytes the requests of one namespace may append to the
+	// event log in a day, in UTC; 0 means any number. Requests that end a contact,
+	// and confirmations of an opt-in, are never refused.
+	MaxLogBytes int64
+	// LogBytes is where that is counted; it is needed with MaxLogBytes.
+	LogBytes LogByteCounter
+	// KeyUseInterval is how often uses of keys, and bytes of the log, are written; 0
+	// means 10 seconds. They are written at the end too.
 	KeyUseInterval time.Duration
 	// Texts is where the looks of lists' pages are kept; without it all have the
 	// built-in look.
@@ -101,8 +107,9 @@ const (
 	maxHeaderBytes    = 32 << 10 // URL parameters are part of it
 
 	// An HTTP/2 connection is a caller like any other, so it must not hold more.
-	maxStreams     = 32
+	maxStreams     = 8
 	maxReceived    = 64 << 10 // of a connection, and of each stream, before it is read
+	maxFrame       = 16 << 10 // a connection has room for one from its first byte on
 	stuckByteAfter = 10 * time.Second
 )
 
@@ -137,7 +144,9 @@ func Run(ctx context.Context, options Options) error {
 		}
 	}
 	defer handler.keys.startUpkeep(ctx, cmp.Or(options.KeyUseInterval, defaultKeyUseInterval))()
-	gated := &gatedListener{Listener: listener, gate: handler.limits.connections, largeHeaders: handler.limits.largeHeaders}
+	defer handler.logBytes.startUpkeep(ctx, options.KeyUseInterval, handler.now)()
+	limits := handler.limits
+	gated := &gatedListener{Listener: listener, gate: limits.connections, largeHeaders: limits.largeHeaders, http2: limits.http2}
 	logr.FromContextOrDiscard(ctx).Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 	served := make(chan error, 1)
 	go func() { served <- serve(server, gated) }()
@@ -165,6 +174,7 @@ func newHTTPServer(ctx context.Context, handler http.Handler) *http.Server {
 			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: maxReceived,
 			MaxReceiveBufferPerStream:     maxReceived,
+			MaxReadFrameSize:              maxFrame,
 			WriteByteTimeout:              stuckByteAfter,
 		},
 		DisableGeneralOptionsHandler: true, // every answer is ours

@@ -262,3 +262,27 @@ func TestTrustedProxies(t *testing.T) {
 		})
 	}
 }
+
+func TestStrictTransportSecurity(t *testing.T) {
+	g := NewWithT(t)
+	const name, value = "Strict-Transport-Security", "max-age=31536000"
+	f, _ := startTLS(t)
+	transport := f.http2(t)
+	for path, status := range map[string]int{
+		"/healthz": http.StatusOK, "/readyz": http.StatusOK, "/nowhere": http.StatusNotFound, "/confirm/x": http.StatusNotFound,
+		contactPath: http.StatusMethodNotAllowed, importPath: http.StatusMethodNotAllowed, "/v1/lists/newsletter/contacts": http.StatusUnauthorized,
+	} {
+		sent, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+f.address+path, http.NoBody)
+		g.Expect(err).NotTo(HaveOccurred())
+		response, err := transport.RoundTrip(sent)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(response.Body.Close()).To(Succeed())
+		g.Expect(response.StatusCode).To(Equal(status), path)
+		g.Expect(response.Header.Values(name)).To(Equal([]string{value}), path)
+	}
+	plain := start(t)
+	for _, path := range []string{"/healthz", "/confirm/x"} {
+		got := plain.send(t, request{method: http.MethodGet, path: path, header: map[string]string{"X-Forwarded-Proto": "https"}})
+		g.Expect(got.header).NotTo(HaveKey(name), "a proxy says it where it terminates TLS")
+	}
+}

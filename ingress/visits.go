@@ -137,6 +137,9 @@ func (s *server) profile(ctx context.Context, v *visit) (pageAnswer, error) {
 		answer.status = http.StatusUnprocessableEntity
 		return answer, nil
 	}
+	if err := s.logBytes.check(v.link.List.Namespace, v.at); err != nil {
+		return pageAnswer{}, err
+	}
 	decision, err := s.change(ctx, v, save.Decide)
 	switch {
 	case err != nil:

@@ -98,8 +98,8 @@ type ApiKeySpec struct {
 	// +optional
 	Rotation KeyRotation `json:"rotation,omitzero"`
 
-	// rateLimit bounds how often the key may be used. Without it there is no
-	// bound.
+	// rateLimit bounds how often the key may be used. Without it the key has 100
+	// requests a second.
 	//
 	// +optional
 	RateLimit KeyRateLimit `json:"rateLimit,omitzero"`
@@ -131,14 +131,31 @@ type KeyRotation struct {
 // KeyRateLimit bounds how often a key may be used.
 type KeyRateLimit struct {
 	// requestsPerSecond is how many requests with this key one ingress replica
-	// answers in a second, 1 to 10000. As many may come at once after a quiet
-	// second; those beyond get status 429 and Retry-After. Each replica counts
-	// for itself: with several the bound is that many times higher.
+	// answers in a second, 1 to 10000; 100 when rateLimit is not set. As many may
+	// come at once after a quiet second; those beyond get status 429 and
+	// Retry-After. Each replica counts for itself: with several the bound is that
+	// many times higher. An import is one request, however many contacts it has.
 	//
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
+}
+
+// DefaultRequestsPerSecond is the rate of a key without spec.rateLimit. A form gets
+// a few requests a second, a shop in a sale some tens, and a nightly synchronization
+// that posts contact by contact gets through 360,000 in an hour; whoever has more
+// imports a file, which is one request. It is a few percent of what one ingress on
+// two cores accepts, so it takes tens of leaked keys to fill that.
+const DefaultRequestsPerSecond = 100
+
+// RequestsPerSecond returns how many requests with the key one ingress replica
+// answers in a second.
+func (k *ApiKey) RequestsPerSecond() int {
+	if k.Spec.RateLimit.RequestsPerSecond == 0 {
+		return DefaultRequestsPerSecond
+	}
+	return int(k.Spec.RateLimit.RequestsPerSecond)
 }
 
 // ApiKeyScope is one thing that a key may do: ContactsWrite adds and changes

@@ -24,10 +24,7 @@ type component struct {
 }
 
 var components = []component{
-	{"Ingress", func(registerer prometheus.Registerer) error {
-		_, err := ingress.NewMetrics(registerer)
-		return err
-	}},
+	{"Ingress", ingress.RegisterMetrics},
 	{"Dispatcher", dispatcher.RegisterMetrics},
 	{"Controller", controllers.RegisterMetrics},
 	{"Store", metered.RegisterMetrics},

@@ -112,6 +112,18 @@ func TestAlertsFire(t *testing.T) {
 			[]string{`postbus_ingress_requests_total{code="200"} 0+90x20`, `postbus_ingress_requests_total{code="422"} 0+90x20`, `postbus_ingress_requests_total{code="503"} 0+1x20`},
 			15 * time.Minute, nil,
 		},
+		"a namespace fills the log": {
+			"PostbusLogGrowsFast",
+			[]string{
+				`postbus_ingress_log_bytes_total{namespace="marketing",pod="a"} 0+10e6x60`,
+				`postbus_ingress_log_bytes_total{namespace="marketing",pod="b"} 0+10e6x60`,
+				`postbus_ingress_log_bytes_total{namespace="shop",pod="a"} 0+10e6x60`,
+			},
+			time.Hour, []map[string]string{{"namespace": "marketing"}},
+		},
+		"a namespace writes much, but not too much": {
+			"PostbusLogGrowsFast", []string{`postbus_ingress_log_bytes_total{namespace="marketing"} 0+15e6x60`}, time.Hour, nil,
+		},
 		"there is no dispatcher": {
 			"PostbusNoDispatcher", []string{`postbus_ingress_requests_total{code="200"} 1x10`}, 5 * time.Minute, []map[string]string{{}},
 		},

@@ -173,6 +173,9 @@ type Decision struct {
 	// Repeated tells that this repeats a call that was answered before: nothing
 	// was done now. The store sets it.
 	Repeated bool
+	// LogBytes is how many bytes the call appended to the log: the encoded payloads
+	// of its events, and of an EventOptInMail. The store sets it.
+	LogBytes int
 	// Events are what the call raises, in order. The store gives them Position,
 	// ID, List and Contact.
 	Events []Event

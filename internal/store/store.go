@@ -1,7 +1,7 @@
 // Package store answers: what must never be lost?
 //
 // It says what a store does; the engines beneath it (sqlite, postgres) do it, and
-// the suite in storetest holds each engine to it. A store holds five things:
+// the suite in storetest holds each engine to it. A store holds six things:
 //
 //   - contacts, one row each;
 //   - the event log: what happened to contacts, in the order of commits;
@@ -10,6 +10,7 @@
 //     Beside it the events that were set aside, what was asked for, and the last
 //     attempts;
 //   - key usage, when each API key was last used;
+//   - log usage, how many bytes each namespace has appended to the log today;
 //   - texts, the templates of lists that the controller has checked.
 //
 // Data is found by the names of namespaces and lists. Namespaces tells which Namespace
@@ -90,6 +91,7 @@ type Store interface {
 	Requests
 	Attempts
 	KeyUsage
+	LogUsage
 	Texts
 	Namespaces
 	// Identity returns a random name that the store got when it was made and
@@ -136,9 +138,14 @@ type ContactReader interface {
 	FindContactByID(ctx context.Context, list contact.ListKey, id int64) (contact.Contact, error)
 	// ListContacts returns contacts of a list in the order of their addresses,
 	// beginning behind this one, and the address to go on behind; it is empty
-	// when there are no more. limit is how many to return at most.
+	// when there are no more. limit is how many to return at most. A page ends before
+	// that with the contact that brings its encoded size to ContactsPageSize.
 	ListContacts(ctx context.Context, list contact.ListKey, after string, limit int) (page []contact.Contact, next string, err error)
 }
+
+// ContactsPageSize is how many encoded bytes a page of contacts has, but for the last
+// of them.
+const ContactsPageSize = 1 << 20
 
 // Change is one change of one contact.
 type Change struct {
@@ -362,6 +369,15 @@ type KeyUsage interface {
 	KeyUses(ctx context.Context, since time.Time) (map[KeyName]time.Time, error)
 	// ForgetKey removes what is known of a key; it does nothing when nothing is.
 	ForgetKey(ctx context.Context, key KeyName) error
+}
+
+// LogUsage counts how many bytes namespaces append to the log in a day. Ingress
+// counts them, and only where it has a limit.
+type LogUsage interface {
+	// AddLogBytes adds to what namespaces have appended on the day of this time, in
+	// UTC, and returns what each has appended on that day so far, in all processes.
+	// It removes the counts of earlier days.
+	AddLogBytes(ctx context.Context, at time.Time, appended map[string]int64) (total map[string]int64, err error)
 }
 
 // Files are the data of a ConfigMap: contents by name.

@@ -46,6 +46,8 @@ func ApiKey(namespace, name, list string) *v1alpha1.ApiKey {
 		Spec: v1alpha1.ApiKeySpec{
 			ListRef: v1alpha1.ListReference{Name: list},
 			Scopes:  []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsWrite},
+			// Tests post faster than the default allows, some with a clock that stands still.
+			RateLimit: v1alpha1.KeyRateLimit{RequestsPerSecond: 10000},
 		},
 	}
 }

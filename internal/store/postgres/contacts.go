@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
@@ -78,6 +79,7 @@ func (s *Store) find(ctx context.Context, condition string, list contact.ListKey
 type addressed struct {
 	contact.Contact
 	address string
+	size    int // of the encoded contact
 }
 
 // scanContact reads contactColumns.
@@ -91,22 +93,38 @@ func scanContact(row pgx.CollectableRow) (found addressed, err error) {
 		return found, err
 	}
 	decoded, err := stored.decode()
-	found.Contact = *decoded
+	found.Contact, found.size = *decoded, len(stored.state)
 	return found, err
 }
 
 // ListContacts implements store.ContactReader.
 func (s *Store) ListContacts(ctx context.Context, list contact.ListKey, after string, limit int) (page []contact.Contact, next string, err error) {
-	found, err := readAll(ctx, s, scanContact, selectContacts+" AND address > $3 ORDER BY address LIMIT $4",
-		list.Namespace, list.Name, after, limit)
+	err = s.session(ctx, patience, func(ctx context.Context, conn *pgxpool.Conn) error {
+		rows, err := conn.Query(ctx, selectContacts+" AND address > $3 ORDER BY address LIMIT $4", list.Namespace, list.Name, after, limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		page, next, err = scanPage(rows, limit)
+		return err
+	})
 	if err != nil {
 		return nil, "", fmt.Errorf("list contacts: %w", err)
 	}
-	for i := range found {
-		page, next = append(page, found[i].Contact), found[i].address
-	}
-	if len(page) < limit {
-		next = ""
-	}
 	return page, next, nil
+}
+
+// scanPage reads rows until the page is full.
+func scanPage(rows pgx.Rows, limit int) (page []contact.Contact, next string, err error) {
+	for read := 0; rows.Next(); {
+		found, err := scanContact(rows)
+		if err != nil {
+			return nil, "", err
+		}
+		page, read = append(page, found.Contact), read+found.size
+		if len(page) == limit || read >= store.ContactsPageSize {
+			return page, found.address, nil
+		}
+	}
+	return page, "", rows.Err()
 }

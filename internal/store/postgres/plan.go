@@ -25,6 +25,7 @@ type plan struct {
 	// head and lastContact are those of stored, with what the steps add.
 	head, lastContact int64
 	events            []contact.Event
+	raisedBy          []int // of each event, the index of its step's result
 	forgotten         []contact.Event
 	writes            map[int64]*contactWrite
 	counts            map[contact.ListKey]contact.Counts
@@ -276,4 +277,5 @@ func (p *plan) append(event *contact.Event) {
 	p.head++
 	event.Position, event.ID = p.head, store.EventID(p.head)
 	p.events = append(p.events, *event)
+	p.raisedBy = append(p.raisedBy, len(p.results)) // the result follows
 }

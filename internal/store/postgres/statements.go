@@ -59,8 +59,14 @@ func (p *plan) statements(s *Store) (*pgx.Batch, error) {
 		lockCounter(batch, "deliveries") // for what is set aside
 	}
 	p.queueContacts(batch)
-	if err := queueEvents(batch, &p.stored.day, p.events); err != nil {
+	sizes, err := queueEvents(batch, &p.stored.day, p.events)
+	if err != nil {
 		return nil, err
+	}
+	for i, size := range sizes {
+		if result := p.raisedBy[i]; result < len(p.results) { // what a checkpoint raises is of no step
+			p.results[result].Decision.LogBytes += size
+		}
 	}
 	if p.newDay() {
 		batch.Queue(insertDay, p.stored.day, p.stored.head+1)
@@ -153,10 +159,11 @@ func (p *plan) queueCounts(batch *pgx.Batch) {
 	}
 }
 
-// queueEvents writes events that have their positions.
-func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) error {
+// queueEvents writes events that have their positions. It returns the sizes of their
+// encoded payloads.
+func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) (sizes []int, err error) {
 	if len(events) == 0 {
-		return nil
+		return nil, nil
 	}
 	var (
 		positions                     []int64
@@ -168,8 +175,9 @@ func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) error
 		event := &events[i]
 		payload, err := encoding.Payload(event)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		sizes = append(sizes, len(payload))
 		positions = append(positions, event.Position)
 		ids = append(ids, event.ID)
 		lists.add(named{event.List, event.Address})
@@ -179,7 +187,7 @@ func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) error
 		payloads = append(payloads, payload)
 	}
 	batch.Queue(insertEvents, day, positions, ids, lists.namespaces, lists.lists, lists.names, types, sources, times, payloads)
-	return nil
+	return sizes, nil
 }
 
 // queueOpened opens rows that are not there yet.

@@ -112,9 +112,11 @@ func (tx *transaction) write(change store.Change, current *contact.Contact, deci
 	for i := range decision.Events {
 		event := &decision.Events[i]
 		event.List, event.Address, event.Contact = change.List, change.Address, decision.Contact
-		if err := tx.appendEvent(event); err != nil {
+		size, err := tx.appendEvent(event)
+		if err != nil {
 			return err
 		}
+		decision.LogBytes += size
 		if !event.Forget {
 			continue
 		}
@@ -125,13 +127,16 @@ func (tx *transaction) write(change store.Change, current *contact.Contact, deci
 	if !decision.OptInStarted {
 		return nil
 	}
-	return tx.askForMail(change, &decision.Contact)
+	size, err := tx.askForMail(change, &decision.Contact)
+	decision.LogBytes += size
+	return err
 }
 
-// askForMail has the contact be mailed its opt-in link.
-func (tx *transaction) askForMail(change store.Change, asked *contact.Contact) error {
+// askForMail has the contact be mailed its opt-in link. It returns the size of what
+// it appended.
+func (tx *transaction) askForMail(change store.Change, asked *contact.Contact) (size int, err error) {
 	if err := tx.openDelivery(store.MailKey(change.List), tx.head); err != nil {
-		return err
+		return 0, err
 	}
 	return tx.appendEvent(&contact.Event{
 		Type: contact.EventOptInMail, Source: contact.SourceAPI, Time: asked.OptIn.RequestedAt,
@@ -164,15 +169,21 @@ func (tx *transaction) loadContact(change store.Change) (*contact.Contact, strin
 
 // scanContact reads a row of selectContacts.
 func scanContact(row interface{ Scan(...any) error }) (loaded contact.Contact, address string, err error) {
+	loaded, address, _, err = scanSized(row)
+	return loaded, address, err
+}
+
+// scanSized is scanContact with the encoded size.
+func scanSized(row interface{ Scan(...any) error }) (loaded contact.Contact, address string, size int, err error) {
 	var (
 		id, revision int64
 		state        []byte
 	)
 	if err := row.Scan(&id, &revision, &state, &address); err != nil {
-		return loaded, "", err
+		return loaded, "", 0, err
 	}
 	loaded, err = encoding.DecodeContact(id, revision, state)
-	return loaded, address, err
+	return loaded, address, len(state), err
 }
 
 // checkExternalID refuses an external id that another contact of the list has.
@@ -289,22 +300,19 @@ func (s *Store) ListContacts(ctx context.Context, list contact.ListKey, after st
 		return nil, "", fmt.Errorf("list contacts: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // rows.Err has what matters
-	var (
-		page []contact.Contact
-		last string
-	)
-	for rows.Next() {
-		found, address, err := scanContact(rows)
+	var page []contact.Contact
+	for read := 0; rows.Next(); {
+		found, address, size, err := scanSized(rows)
 		if err != nil {
 			return nil, "", fmt.Errorf("list contacts: %w", err)
 		}
-		page, last = append(page, found), address
+		page, read = append(page, found), read+size
+		if len(page) == limit || read >= store.ContactsPageSize {
+			return page, address, nil
+		}
 	}
 	if err := rows.Err(); err != nil {
 		return nil, "", fmt.Errorf("list contacts: %w", err)
 	}
-	if len(page) < limit {
-		last = ""
-	}
-	return page, last, nil
+	return page, "", nil
 }

@@ -21,21 +21,21 @@ const (
 )
 
 // appendEvent writes an event at the end of the log and gives it its position
-// and id.
-func (tx *transaction) appendEvent(event *contact.Event) error {
+// and id. It returns the size of the encoded payload.
+func (tx *transaction) appendEvent(event *contact.Event) (size int, err error) {
 	event.Position = tx.head + 1
 	event.ID = store.EventID(event.Position)
 	encoded, err := encoding.Payload(event)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = tx.exec(tx.insertEvent, event.Position, event.ID, event.List.Namespace, event.List.Name, event.Address,
 		event.Type, event.Source, event.Time.UnixNano(), encoded)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	tx.head = event.Position
-	return nil
+	return len(encoded), nil
 }
 
 // appendOperation writes an operational event, or a notice, at the end of the log.
@@ -47,7 +47,8 @@ func (tx *transaction) appendOperation(event contact.Event) error {
 			return err
 		}
 	}
-	return tx.appendEvent(&event)
+	_, err := tx.appendEvent(&event)
+	return err
 }
 
 // RaiseOnce implements store.Operations.

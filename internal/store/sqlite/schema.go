@@ -108,7 +108,14 @@ var migrations = []string{
 		last_used INTEGER NOT NULL, -- Unix time in nanoseconds
 		PRIMARY KEY (namespace, name)
 	) STRICT, WITHOUT ROWID;
-	CREATE INDEX key_usage_last_used ON key_usage (last_used);`,
+	CREATE INDEX key_usage_last_used ON key_usage (last_used);
+
+	CREATE TABLE log_usage ( -- bytes that namespaces have appended to the log in a day, where they are limited
+		namespace TEXT NOT NULL,
+		day       TEXT NOT NULL, -- 2006-01-02, in UTC
+		bytes     INTEGER NOT NULL,
+		PRIMARY KEY (namespace, day)
+	) STRICT, WITHOUT ROWID;`,
 
 	`CREATE TABLE texts ( -- checked templates of lists
 		namespace TEXT NOT NULL,

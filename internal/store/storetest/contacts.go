@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 
@@ -182,6 +183,20 @@ func testReadBack(t *testing.T, s store.Store) {
 	}
 	g.Expect(read).To(Equal(stored), "in the order of addresses, of this list alone")
 	g.Expect(s.ListContacts(t.Context(), list, "", 100)).To(HaveLen(7))
+
+	wide := contact.ListKey{Namespace: list.Namespace, Name: "wide"}
+	for n := range 7 {
+		change := saveAs(address(n), func(c *contact.Contact) { c.SubscriptionPage = strings.Repeat("x", store.ContactsPageSize/4) })
+		change.List = wide
+		mustChange(t, s, change)
+	}
+	page, next, err := s.ListContacts(t.Context(), wide, "", 100)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(page).To(HaveLen(4), "a page is bounded in bytes")
+	page, next, err = s.ListContacts(t.Context(), wide, next, 100)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(page).To(HaveLen(3))
+	g.Expect(next).To(BeEmpty())
 }
 
 func testChangeAll(t *testing.T, s store.Store) {

@@ -39,6 +39,8 @@ func Run(t *testing.T, engine Engine) {
 		"a person can be forgotten":                      testForget,
 		"a repeat of a named change does nothing":        testOnce,
 		"the last use of a key is kept":                  testKeyUsage,
+		"a decision says what it appended":               testLogBytes,
+		"bytes of the log are counted by day":            testLogUsage,
 		"the log is in commit order":                     testLogOrder,
 		"events are found by what they are":              testQuery,
 		"waiting for events ends with the context":       testWaitCancelled,

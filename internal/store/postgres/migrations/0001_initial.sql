@@ -154,6 +154,13 @@ CREATE TABLE key_usage ( -- when each API key was last used
   PRIMARY KEY (namespace, name)
 );
 
+CREATE TABLE log_usage ( -- bytes that namespaces have appended to the log in a day, where they are limited
+  namespace text COLLATE "C" NOT NULL,
+  day       date NOT NULL,
+  bytes     bigint NOT NULL,
+  PRIMARY KEY (namespace, day)
+);
+
 CREATE TABLE texts ( -- checked templates of lists
   namespace text NOT NULL,
   list      text NOT NULL,
