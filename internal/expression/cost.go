@@ -8,6 +8,7 @@ import (
 	"github.com/google/cel-go/common/overloads"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
 )
 
 // What is in this file corrects CEL's costs where a unit would take much longer than others.
@@ -86,11 +87,47 @@ func (c charges) CallCost(_, overload string, args []ref.Val, _ ref.Val) *uint64
 		cost = zoneCost
 	case traversed[overload]:
 		cost = 1 + uint64(math.Ceil(float64(characters(args[0]))*common.StringTraversalCostFactor))
+	case len(args) == 2 && (overload == overloads.Equals || overload == overloads.NotEquals):
+		return comparison(args[0], args[1])
+	case len(args) == 2 && overload == overloads.ContainsString:
+		cost = tenths(characters(args[0]))*tenths(characters(args[1])) + hundredths(characters(args[0]))
 	default:
 		return nil
 	}
 	return &cost
 }
+
+// comparison returns the cost of comparing two values; nil for what CEL knows. Texts are counted
+// for their cost, whatever they are compared with, and an element of a list takes ten times as
+// long as a character.
+func comparison(a, b ref.Val) *uint64 {
+	var cost uint64
+	switch a.(type) {
+	case types.String:
+		if _, both := b.(types.String); !both {
+			return nil
+		}
+		one, other := characters(a), characters(b)
+		cost = 1 + tenths(min(one, other)) + hundredths(max(one, other))
+	case traits.Lister, traits.Mapper:
+		other, sized := b.(traits.Sizer)
+		if !sized {
+			return nil
+		}
+		cost = 1 + min(elements(a.(traits.Sizer)), elements(other))
+	default:
+		return nil
+	}
+	return &cost
+}
+
+func elements(value traits.Sizer) uint64 {
+	size, _ := value.Size().(types.Int)
+	return uint64(max(0, size))
+}
+
+func tenths(n uint64) uint64     { return (n + 9) / 10 }
+func hundredths(n uint64) uint64 { return (n + 99) / 100 }
 
 // characters returns the length of a text; its bytes are no fewer than its characters.
 func characters(value ref.Val) uint64 {
