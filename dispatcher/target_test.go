@@ -119,7 +119,7 @@ func TestHeadersOfOursStand(t *testing.T) {
 	for _, name := range ours {
 		s.headers = append(s.headers, header{name: name, value: "forged"})
 	}
-	o, err := newTestCaller(t, Options{Secrets: plane.Client, Guard: toReceivers, Version: "test"}).attempt(t.Context(), s,
+	o, err := newTestCaller(t, Options{Secrets: plane.Client, Guard: toReceivers, Version: "test"}).attempt(t.Context(), checked(t, s),
 		call{event: &contact.Event{ID: "evt_1", Type: contact.EventCreate}})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(o.verdict).To(Equal(delivered))

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -337,7 +338,7 @@ func TestWhichSecretsAreUsed(t *testing.T) {
 			g.Expect(value).To(BeEmpty())
 			g.Expect(err.Error()).NotTo(ContainSubstring(secretValue))
 			want := outcome{verdict: hindered, reason: v1alpha1.FailureSecret}
-			if row.err == errNotChecked {
+			if errors.Is(row.err, errNotChecked) {
 				want = outcome{verdict: postponed}
 			}
 			o, _ := ofSecret(t.Context(), v1alpha1.FailureSecret, err)
