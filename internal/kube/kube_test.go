@@ -1,6 +1,7 @@
 package kube_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,10 +11,12 @@ import (
 
 	. "github.com/onsi/gomega"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"postbus.dev/postbus/api/v1alpha1"
 	"postbus.dev/postbus/internal/kube"
 	"postbus.dev/postbus/internal/testkit"
 )
@@ -26,6 +29,31 @@ func TestMain(m *testing.M) {
 
 // patience is how long the API server may take to serve what was installed.
 const patience = 30 * time.Second
+
+// TestInNamespaces: objects of other namespaces do not exist for the cache, rather than fail
+// to be read, since the store may hold rows of them.
+func TestInNamespaces(t *testing.T) {
+	g := NewWithT(t)
+	in, out := plane.Namespace(t), plane.Namespace(t)
+	for _, namespace := range []string{in, out} {
+		g.Expect(plane.Client.Create(t.Context(), testkit.List(namespace, "newsletter"))).To(Succeed())
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	objects, err := kube.NewCacheOf(ctx, []string{in}, plane.Config, &v1alpha1.ContactList{})
+	g.Expect(err).NotTo(HaveOccurred())
+	ended := make(chan error, 1)
+	go func() { ended <- objects.Start(ctx) }()
+	defer func() { stop(); g.Expect(<-ended).To(Succeed()) }()
+	g.Expect(objects.WaitForCacheSync(ctx)).To(BeTrue())
+	read := func(namespace string) error {
+		return objects.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "newsletter"}, &v1alpha1.ContactList{})
+	}
+	g.Expect(read(in)).To(Succeed())
+	g.Expect(apierrors.IsNotFound(read(out))).To(BeTrue())
+	var all v1alpha1.ContactListList
+	g.Expect(objects.List(ctx, &all)).To(Succeed())
+	g.Expect(all.Items).To(HaveExactElements(HaveField("Namespace", in)))
+}
 
 // TestCheckVersion takes the definitions away one by one, and installs those of
 // another version in the end.
