@@ -519,7 +519,7 @@ func TestFailureSaysNothingAboutTheSpec(t *testing.T) {
 	request := requestFor(subscription)
 
 	_, err = loop.Reconcile(t.Context(), request)
-	b.Expect(err).To(MatchError(ContainSubstring("load a namespace")))
+	b.Expect(err).To(MatchError(ContainSubstring("look for an object's binding")))
 	b.read(subscription)
 	b.expect(subscription, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonActive)
 
