@@ -138,6 +138,9 @@ type ListKey struct {
 type Decision struct {
 	// Contact is the contact after the call.
 	Contact Contact
+	// Refused is why the call is refused, an *InputError; nil when it is not. The store
+	// changes nothing then and returns it.
+	Refused error
 	// Changed tells whether there is anything to store. Without it there are
 	// no events either.
 	Changed bool

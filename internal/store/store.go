@@ -83,12 +83,12 @@ type Contacts interface {
 	// Change changes one contact and returns once that is durable. It returns
 	// what Apply decided, with the ids that the store gave. An event that forgets
 	// removes the earlier events of its address from the log. Errors are
-	// ErrExternalIDTaken, ErrOnceReused, ErrUnavailable (all wrapped) and the
-	// context's.
+	// ErrExternalIDTaken, ErrOnceReused, Decision.Refused, ErrUnavailable (all
+	// wrapped) and the context's.
 	Change(ctx context.Context, change Change) (contact.Decision, error)
 	// ChangeAll makes changes one after the other, in one commit, and returns
 	// once that is durable: a result for each, in order. A change that is
-	// refused (ErrExternalIDTaken, ErrOnceReused) does not touch the others. The
+	// refused (ErrExternalIDTaken, ErrOnceReused, Decision.Refused) does not touch the others. The
 	// error says that nothing was changed at all.
 	ChangeAll(ctx context.Context, changes []Change) ([]ChangeResult, error)
 	// Count counts the contacts of a list.

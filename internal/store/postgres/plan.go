@@ -125,6 +125,9 @@ func (p *plan) change(change store.Change) (contact.Decision, error) {
 		return contact.Decision{}, err
 	}
 	decision := change.Apply(current)
+	if decision.Refused != nil {
+		return contact.Decision{}, refusal{decision.Refused}
+	}
 	if change.ContactID != 0 {
 		decision.Changed = decision.Changed && current != nil
 	}

@@ -28,6 +28,7 @@ func Run(t *testing.T, engine Engine) {
 		"a change is applied to what is stored":          testChange,
 		"a decision that changes nothing stores nothing": testNoChange,
 		"an external id belongs to one contact":          testExternalID,
+		"a decision can refuse its change":               testRefused,
 		"contacts are read back":                         testReadBack,
 		"contacts are counted":                           testCount,
 		"callers of one contact take turns":              testOneContact,
