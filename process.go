@@ -208,7 +208,9 @@ func (p *process) runDispatcher(ctx context.Context) error {
 		Objects: p.objects, Secrets: secrets, Store: p.store, Mail: p.settings.mail.options,
 		Guard: p.settings.callbacks.policy, EgressProxy: p.settings.callbacks.egressProxy,
 		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics,
-		MaxCalls: p.settings.callbacks.maxCalls, Version: programVersion(),
+		MaxCalls: p.settings.callbacks.maxCalls, MaxBodyBytes: p.settings.callbacks.maxBodyBytes,
+		MaxSubscriptionBodyBytes: p.settings.callbacks.maxSubscriptionBodyBytes, MaxPendingBytes: p.settings.callbacks.maxPendingBytes,
+		Version: programVersion(),
 	})
 }
 

@@ -41,6 +41,7 @@ type caller struct {
 	links        reactivationLinks
 	tracing      *tracing.Tracing
 	userAgent    string
+	turns        renderTurns
 }
 
 func newCaller(options *Options, lists *listBook) *caller {
@@ -62,6 +63,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 		links:        reactivationLinks{store: options.Store, base: options.Mail.PublicURL},
 		tracing:      options.Tracing,
 		userAgent:    "postbus/" + options.Version,
+		turns:        newRenderTurns(options.renders),
 	}
 }
 
@@ -77,13 +79,13 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	if !made.test && !s.format.knows(made.event) { // it was taken when the spec had another format
 		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, errUnknownEvent
 	}
-	carried, err := s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
-	if err != nil {
-		return outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
-	}
-	carried, err = c.encryption.apply(ctx, s, carried)
+	seal, err := c.encryption.sealer(ctx, s)
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureEncryption, err)
+	}
+	carried, o, err := c.make(ctx, s, made, seal)
+	if err != nil {
+		return o, err
 	}
 	signing, err := c.signing.get(ctx, s.key.Namespace, s.signingSecret)
 	if err != nil {
@@ -110,6 +112,41 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	request.Header.Set(signature.HeaderTimestamp, timestamp)
 	request.Header.Set(signature.HeaderSignature, signed)
 	return c.authorized(client, s, request)
+}
+
+// make makes what an attempt carries, and takes what it needs of the budget of bodies. With
+// an error comes the attempt's outcome.
+func (c *caller) make(ctx context.Context, s *subscription, made call, seal sealer) (carried payload, o outcome, err error) {
+	unmade := outcome{verdict: aborted} // it did not come to its turn
+	err = c.turns.do(ctx, func() error {
+		if unmade.verdict = deferred; !made.body.allows() {
+			return errNoRoom
+		}
+		unmade = outcome{verdict: unsendable, reason: v1alpha1.FailureRender}
+		carried, err = s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
+		if err == nil && len(carried.query)+len(carried.body) > maxPayload {
+			err = errTooLong
+		}
+		if err != nil {
+			return err
+		}
+		unmade.reason = v1alpha1.FailureEncryption
+		if carried, err = seal(carried); err == nil && len(carried.query)+len(carried.body) > maxSealed {
+			err = errTooLong
+		}
+		if err != nil {
+			return err
+		}
+		carried.body = fitted(carried.body)
+		if unmade = (outcome{verdict: deferred}); !made.body.hold(heldBytes(&carried)) {
+			return errNoRoom
+		}
+		return nil
+	})
+	if err != nil {
+		return payload{}, unmade, err
+	}
+	return carried, outcome{}, nil
 }
 
 // setHeaders sets the headers of ours, but for the signature.

@@ -31,7 +31,7 @@ func (r *runner) catchUp(ctx context.Context) error {
 }
 
 // wantsPage tells whether more events can be taken. mu is held.
-func (r *runner) wantsPage() bool { return r.takesEvents() && r.ledger.room() >= catchUpRoom }
+func (r *runner) wantsPage() bool { return r.takesEvents() && r.ledger.hasPageRoom() }
 
 // nextPage returns what to read next, and the subscription that it is read for;
 // nil when nothing is to be read.
@@ -44,7 +44,7 @@ func (r *runner) nextPage() (*subscription, store.Query) {
 	}
 	return r.sub, withinSpan(store.Query{
 		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
-		Limit: min(catchUpPage, r.ledger.room()),
+		Limit: min(catchUpPage, r.ledger.room()), MaxBytes: pageOf(r.ledger.byteRoom()),
 	})
 }
 
@@ -56,11 +56,11 @@ func (r *runner) takePage(s *subscription, page []contact.Event, query store.Que
 	if r.sub != s {
 		return
 	}
-	now := r.clock.Now()
-	for i := range page {
-		r.take(&page[i], now)
+	now, all := r.clock.Now(), true
+	for i := 0; all && i < len(page); i++ {
+		all = r.take(&page[i], now)
 	}
-	if len(page) < query.Limit { // there was no more
+	if all && !query.Full(page) { // there was no more
 		r.ledger.cursor = query.UpTo
 	}
 	r.dirty.Store(true)
@@ -83,8 +83,8 @@ func (r *runner) takeRecent(recent *window, upTo int64) bool {
 	now := r.clock.Now()
 	page := events[:min(len(events), catchUpPage)]
 	for len(page) > 0 && r.ledger.room() > 0 {
-		if r.sub.filter.Matches(page[0]) {
-			r.take(page[0], now)
+		if r.sub.filter.Matches(page[0]) && !r.take(page[0], now) {
+			break
 		}
 		r.ledger.cursor, page = page[0].Position, page[1:]
 	}
@@ -97,11 +97,16 @@ func (r *runner) takeRecent(recent *window, upTo int64) bool {
 	return true
 }
 
-// take takes an event that matches the filter. mu is held.
-func (r *runner) take(event *contact.Event, now time.Time) {
+// take takes an event that matches the filter, unless there is no room for it. mu is held.
+func (r *runner) take(event *contact.Event, now time.Time) bool {
+	wanted := r.sub.wants(event)
+	if wanted && !r.ledger.fits(event) {
+		return false
+	}
 	r.lag.taken(event.Position)
 	r.ledger.cursor = event.Position
-	if r.sub.wants(event) {
+	if wanted {
 		r.ledger.take(event, now)
 	}
+	return true
 }

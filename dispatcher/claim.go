@@ -116,6 +116,7 @@ func (g *registry) register(ctx context.Context, started *entry, delivery store.
 	for _, request := range requests {
 		r.note(request)
 	}
+	r.ledger.pending.move(g.pending) // run gives it back
 	g.mu.Lock()
 	started.taken = true
 	g.mu.Unlock()
@@ -134,7 +135,9 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		requests:        map[store.RequestType]store.Request{},
 		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
 		toldDeactivated: delivery.Life.Deactivation != nil,
+		bodies:          share{of: g.bodies},
 	}
+	r.bodySize.Store(firstBody)
 	switch {
 	case s.key.IsNotices():
 		r.deliverer, r.observe, r.checkpoint = newNoticer(g.options, g.connections), g.metrics.observeMail, g.checkpoint

@@ -12,8 +12,15 @@ import (
 
 // maxOpen is how many events a subscription may have taken and not delivered, and
 // half as many of a replay beside them. At the bound the cursor waits, so a
-// callback that is down costs a bounded amount of memory and of checkpoint.
-const maxOpen = 1000
+// callback that is down costs a bounded amount of memory and of checkpoint. maxOpenBytes
+// and maxReplayedBytes bound their bytes in the same way.
+const (
+	maxOpen          = 1000
+	maxOpenBytes     = 8 << 20
+	maxReplayedBytes = maxOpenBytes / 2
+	// openEventBytes is what an open event takes beside the event.
+	openEventBytes = 256
+)
 
 // ledger is a subscription's events between being taken from the log and being
 // delivered. It decides which may be sent when, and what becomes of those that
@@ -52,6 +59,11 @@ type ledger struct {
 	// many of those in flight, and replayAt when the next one may be sent.
 	inFlight, replayed, replayedInFlight int
 	replayAt                             time.Time
+	// pending has the bytes of all open events, and replayedBytes is how many of them are of
+	// those that a replay sends. needed and replayNeeded are the bytes of an event that there
+	// was no room for; 0 when there is none.
+	pending                             share
+	replayedBytes, needed, replayNeeded int64
 
 	// failingRaisedAt is when subscription.failing was raised last.
 	failingRaisedAt time.Time
@@ -134,8 +146,10 @@ func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha
 // add opens an event, without placing it.
 func (l *ledger) add(e *openEvent) {
 	l.open[e.event.Position] = e
+	l.pending.force(bytesOf(e.event))
 	if e.replayed {
 		l.replayed++
+		l.replayedBytes += bytesOf(e.event)
 	}
 }
 
@@ -186,7 +200,7 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
 		l.noteFailure(e, o, now)
 		e.dueAt = now.Add(rules.intervals[0])
 		l.again(e)
-	case aborted:
+	case aborted, deferred:
 		l.again(e)
 	}
 	if wasWell && !l.health.FailingSince.IsZero() && l.life.Deactivation == nil {
@@ -308,8 +322,10 @@ func (l *ledger) close(e *openEvent) {
 // remove drops an event, whose chain is left to the caller.
 func (l *ledger) remove(e *openEvent) {
 	delete(l.open, e.event.Position)
+	l.pending.give(bytesOf(e.event))
 	if e.replayed {
 		l.replayed--
+		l.replayedBytes -= bytesOf(e.event)
 	}
 	if e.waitFor != 0 {
 		l.waiting = slices.DeleteFunc(l.waiting, func(other *openEvent) bool { return other == e })

@@ -19,7 +19,7 @@ func (r *runner) wantsOwed() bool {
 
 func (r *runner) wantsOwedPage() bool {
 	owed := &r.ledger.life.Owed
-	return r.ledger.replayRoom() >= minReplayRoom && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
+	return r.ledger.hasReplayPageRoom() && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
 }
 
 // replayOwed takes pages of what is owed, while there is room.
@@ -57,11 +57,13 @@ func (r *runner) nextOwed() (*subscription, store.Query) {
 		return nil, store.Query{}
 	}
 	owed := &r.ledger.life.Owed
-	limit := min(catchUpPage, r.ledger.replayRoom())
+	limit, most := min(catchUpPage, r.ledger.replayRoom()), pageOf(r.ledger.replayByteRoom())
 	if len(owed.Spans) == 0 {
-		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit}
+		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit, MaxBytes: most}
 	}
-	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: r.sub.filter, Limit: limit})
+	return r.sub, withinSpan(store.Query{
+		After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: r.sub.filter, Limit: limit, MaxBytes: most,
+	})
 }
 
 // takeOwedPage takes a page of the first span that is owed.
@@ -73,12 +75,16 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 	}
 	now := r.clock.Now()
 	upTo := query.UpTo
-	if len(page) == query.Limit {
+	if query.Full(page) {
 		upTo = page[len(page)-1].Position
 	}
 	for i := range page {
-		switch {
-		case s.wants(&page[i]):
+		switch wanted := s.wants(&page[i]); {
+		case wanted && !r.ledger.fitsReplay(&page[i]):
+			r.ledger.passOwed(page[i].Position-1, now) // the rest is read again
+			r.changed()
+			return
+		case wanted:
 			r.ledger.takeOwed(&page[i])
 		case r.ledger.life.Replay.Of == v1alpha1.ReplayOfRange:
 			r.ledger.leaveOut() // the store counted it, which knows no filter and no format
@@ -101,8 +107,11 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 	}
 	var page []contact.Event
 	if len(positions) > 0 {
-		if page, err = r.log.Read(ctx, store.Query{Positions: positions, Limit: len(positions)}); err != nil {
+		if page, err = r.log.Read(ctx, store.Query{Positions: positions, Limit: len(positions), MaxBytes: query.MaxBytes}); err != nil {
 			return err
+		}
+		if last := len(page) - 1; last >= 0 && query.Full(page) {
+			upTo = min(upTo, page[last].Position)
 		}
 	}
 	r.mu.Lock()
@@ -114,10 +123,14 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 	for i := range page {
 		switch {
 		case page[i].Position > query.UpTo: // it was set aside after the request
-		case s.wants(&page[i]):
-			r.ledger.takeOwed(&page[i])
-		default:
+		case !s.wants(&page[i]):
 			r.ledger.dropOwed(page[i].Position)
+		case !r.ledger.fitsReplay(&page[i]):
+			r.ledger.passAside(page[i].Position-1, now) // the rest is read again
+			r.changed()
+			return nil
+		default:
+			r.ledger.takeOwed(&page[i])
 		}
 	}
 	r.ledger.passAside(upTo, now)

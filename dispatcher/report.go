@@ -21,6 +21,8 @@ type report struct {
 	// oldest is when the first of them happened; zero when none waits. What a replay
 	// sends is not among them.
 	oldest time.Time
+	// bodyBytes and pendingBytes are what it holds of the budgets.
+	bodyBytes, pendingBytes int64
 	// setAside is how many events were set aside since the runner was made.
 	setAside int
 	// attempts are those since then, by outcome, and latency is how long deliveries
@@ -35,6 +37,7 @@ func (r *runner) report() report {
 	told := report{
 		key: r.key, state: r.state(), pending: int64(len(r.ledger.open)) + r.ledger.life.Owed.Events + r.lag.events,
 		oldest: r.ledger.oldest(), setAside: r.ledger.setAsides,
+		bodyBytes: r.bodies.used, pendingBytes: r.ledger.pending.used,
 	}
 	if told.oldest.IsZero() && r.lag.events > 0 {
 		told.oldest = r.lag.oldestTime

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -47,6 +48,14 @@ type Options struct {
 	// MaxCalls is how many calls may be under way at a time beside 4 of each
 	// subscription; DefaultMaxCalls when 0.
 	MaxCalls int
+	// MaxBodyBytes is how many bytes the bodies of attempts in flight may have together,
+	// beside 64 KiB of each subscription, and MaxSubscriptionBodyBytes those of one
+	// subscription. The defaults, when 0, are DefaultMaxBodyBytes and
+	// DefaultMaxSubscriptionBodyBytes.
+	MaxBodyBytes, MaxSubscriptionBodyBytes int64
+	// MaxPendingBytes is how many bytes the pending events of all subscriptions may have
+	// in memory, beside 32 KiB of each; DefaultMaxPendingBytes when 0.
+	MaxPendingBytes int64
 	// Tracing makes spans of attempts; none when nil.
 	Tracing *tracing.Tracing
 	// Clock is the time; the real one when nil.
@@ -67,6 +76,9 @@ type Options struct {
 	Name string
 	// Version is the program's, for the User-Agent header.
 	Version string
+
+	// renders are the turns of those who make bodies, see renderTurns.
+	renders chan struct{}
 }
 
 // Store is the part of a store that a dispatcher uses.
@@ -121,6 +133,10 @@ func Run(ctx context.Context, options Options) error {
 	if options.MaxCalls == 0 {
 		options.MaxCalls = DefaultMaxCalls
 	}
+	options.MaxBodyBytes = cmp.Or(options.MaxBodyBytes, DefaultMaxBodyBytes)
+	options.MaxSubscriptionBodyBytes = cmp.Or(options.MaxSubscriptionBodyBytes, DefaultMaxSubscriptionBodyBytes)
+	options.MaxPendingBytes = cmp.Or(options.MaxPendingBytes, DefaultMaxPendingBytes)
+	options.renders = make(chan struct{}, renders)
 	options.Secrets = newSecretReader(options.Secrets)
 	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")
 	ctx = logr.NewContext(ctx, logger)

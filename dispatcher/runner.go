@@ -47,6 +47,8 @@ type call struct {
 	// replayed: a replay asks for it. test: the event is none of the log, but made
 	// to try the callback.
 	replayed, test bool
+	// body is what the attempt takes of the budget of bodies; nil where that is not counted.
+	body *reservation
 }
 
 // runner delivers the events of one subscription, or opt-in mails. Its loop starts attempts, and
@@ -80,6 +82,10 @@ type runner struct {
 	// store has it as soon as can be.
 	checkpoint func()
 
+	// bodySize is how much an attempt is expected to hold: as much as the largest of the
+	// last ones. It only changes with mu held.
+	bodySize atomic.Int64
+
 	wake     chan struct{}
 	attempts sync.WaitGroup
 	reader   sync.WaitGroup
@@ -89,7 +95,11 @@ type runner struct {
 	sub    *subscription
 	ledger *ledger
 	pace   pace
-	live   bool
+	// bodies is what the attempts in flight have taken of the budget of bodies. bodyRetry is
+	// when one may try again whether its body is smaller than the last ones.
+	bodies    share
+	bodyRetry time.Time
+	live      bool
 	// ended: no attempt is begun any more.
 	ended bool
 	// reading: the log is being read. readAgain is when it may be read again
@@ -124,6 +134,15 @@ func (r *runner) run(loop, attempts context.Context) {
 	r.tail.leave(r, nil)
 	r.attempts.Wait()
 	r.deliverer.close()
+	r.leaveBudget()
+}
+
+// leaveBudget gives back what the open events have taken of the budget. They are held until
+// the last checkpoint, and for no longer.
+func (r *runner) leaveBudget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ledger.pending.move(nil)
 }
 
 // end has no other attempt begin.
@@ -235,7 +254,7 @@ func (r *runner) offer(event *contact.Event) bool {
 		return true
 	}
 	defer r.rouse()
-	if r.ledger.room() == 0 {
+	if !r.ledger.fits(event) {
 		r.live = false
 		r.ledger.cursor = event.Position - 1
 		return false
@@ -267,7 +286,7 @@ func (r *runner) takesEvents() bool { return !r.sub.held || r.ledger.life.Deacti
 func (r *runner) goLive(position int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.takesEvents() || r.ledger.cursor < position || r.ledger.room() == 0 {
+	if !r.takesEvents() || r.ledger.cursor < position || !r.ledger.hasRoom() {
 		return false
 	}
 	r.live = true
@@ -303,7 +322,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 		if next = r.ledger.nextDue(&r.sub.rules); !next.IsZero() {
 			next = later(next, r.pace.next(now))
 		}
-	} else if !r.calls.left(r.ledger.inFlight) { // nobody tells when others give theirs back
+	} else if !r.calls.left(r.ledger.inFlight) || !r.hasBodyRoom() { // nobody tells when others give theirs back
 		next = now.Add(sharedCallRetry)
 	}
 	if recount := now.Add(countInterval); !r.live && (next.IsZero() || recount.Before(next)) {

@@ -94,6 +94,9 @@ type Event struct {
 	// Trace is the W3C traceparent of the call that raised the event; empty when that
 	// is not traced.
 	Trace string
+	// Size is what Measure returns, given by the store when it appends or reads the
+	// event. Whatever keeps events in memory is bounded by their sizes.
+	Size int
 }
 
 // Operation is what happened to an object. Which fields are set depends on the

@@ -28,8 +28,8 @@ func TestValuesOfAContactAreLimited(t *testing.T) {
 		save    func(*contact.Save)
 		refused string // the parameter
 	}{
-		"exactly the limit":             {save: func(s *contact.Save) { s.CustomFields = fill(64, 1024) }},
-		"names don't count":             {save: func(s *contact.Save) { s.CustomFields = map[string]any{strings.Repeat("n", limit): "x"} }},
+		"exactly the limit": {save: func(s *contact.Save) { s.CustomFields = fill(64, 1024) }},
+		"names don't count": {save: func(s *contact.Save) { s.CustomFields = map[string]any{strings.Repeat("n", limit): "x"} }},
 		"a byte more in a custom field": {save: func(s *contact.Save) {
 			s.CustomFields = fill(64, 1024)
 			s.CustomFields["f064"] = "x"
@@ -67,7 +67,9 @@ func TestValuesOfAContactAreLimited(t *testing.T) {
 			current: &tooLarge, save: func(s *contact.Save) { s.Update, s.CustomFields = true, map[string]any{"f000": "y"} },
 		},
 		"a larger contact does not grow": {
-			current: &tooLarge, save: func(s *contact.Save) { s.Update, s.CustomFields = true, map[string]any{"f000": strings.Repeat("x", 1025)} },
+			current: &tooLarge, save: func(s *contact.Save) {
+				s.Update, s.CustomFields = true, map[string]any{"f000": strings.Repeat("x", 1025)}
+			},
 			refused: "custom_f000",
 		},
 	} {

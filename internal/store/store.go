@@ -201,6 +201,20 @@ type Query struct {
 	Filter Filter
 	// Limit is how many events to return at most; 0 means 512.
 	Limit int
+	// MaxBytes, when not 0, ends the page behind the event with which the sizes of its
+	// events reach this sum (contact.Event.Size). A page has at least one event, if
+	// there is one.
+	MaxBytes int
+}
+
+// Full reports whether a limit of the query ended the page, so that there may be more events
+// behind its last one.
+func (q Query) Full(page []contact.Event) bool {
+	size := 0
+	for i := range page {
+		size += page[i].Size
+	}
+	return len(page) >= q.PageSize() || q.MaxBytes > 0 && size >= q.MaxBytes
 }
 
 // PageSize returns how many events to return at most.

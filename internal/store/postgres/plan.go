@@ -278,5 +278,6 @@ func (p *plan) raise(event contact.Event) {
 func (p *plan) append(event *contact.Event) {
 	p.head++
 	event.Position, event.ID = p.head, store.EventID(p.head)
+	event.Size = event.Measure()
 	p.events = append(p.events, *event)
 }

@@ -40,6 +40,7 @@ func Run(t *testing.T, engine Engine) {
 		"the last use of a key is kept":                  testKeyUsage,
 		"the log is in commit order":                     testLogOrder,
 		"events are found by what they are":              testQuery,
+		"a page ends when it is full":                    testPages,
 		"waiting for events ends with the context":       testWaitCancelled,
 		"a delivery begins at the end of the log":        testOpenDelivery,
 		"a delivery misses nothing behind its beginning": testOpenDeliveryRace,
