@@ -183,7 +183,7 @@ func TestReservations(t *testing.T) {
 	r.clock = clocktesting.NewFakeClock(start.Add(2 * sharedCallRetry))
 	trial, ok = r.reserve()
 	g.Expect(ok).To(BeTrue())
-	g.Expect(trial.hold(8 << 10)).To(BeTrue(), "this one fits into what each may always have")
+	g.Expect(trial.hold(8<<10)).To(BeTrue(), "this one fits into what each may always have")
 	for range 200 {
 		r.release(&trial, good)
 	}
