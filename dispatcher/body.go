@@ -147,13 +147,23 @@ func newRenderTurns(ofAll chan struct{}) renderTurns {
 // that has its subscription's turn waits for that of all, so a subscription whose bodies
 // take long holds up no other's for longer than its turns last.
 func (t *renderTurns) do(ctx context.Context, run func() error) error {
-	for _, turns := range []chan struct{}{t.ofEach, t.ofAll} {
-		select {
-		case turns <- struct{}{}:
-			defer func() { <-turns }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := await(ctx, t.ofEach); err != nil {
+		return err
 	}
+	defer func() { <-t.ofEach }()
+	if err := await(ctx, t.ofAll); err != nil {
+		return err
+	}
+	defer func() { <-t.ofAll }()
 	return run()
+}
+
+// await takes a turn, unless the context ends before.
+func await(ctx context.Context, turns chan struct{}) error {
+	select {
+	case turns <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
