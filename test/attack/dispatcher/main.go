@@ -115,7 +115,7 @@ func attack(ctx context.Context, v *victim, neighbor *neighbor, key string) erro
 	fmt.Printf("template bomb: the neighbor has %d events of %d, peak RSS %d MiB\n", neighbor.count(), bombs+1, v.peak.Load()>>20)
 	large := map[string]any{}
 	for n := range fields {
-		large[fmt.Sprintf("custom_f%d", n)] = strings.Repeat("😀", 255)
+		large[fmt.Sprintf("custom_field%d", n)] = strings.Repeat("😀", 255)
 	}
 	if err := v.postMany(ctx, key, "fat", fat, large); err != nil {
 		return err
@@ -136,7 +136,7 @@ func attack(ctx context.Context, v *victim, neighbor *neighbor, key string) erro
 func objects(key, deaf, neighbor string) []client.Object {
 	list := testkit.List(namespace, "newsletter")
 	for n := range fields {
-		list.Spec.CustomFields = append(list.Spec.CustomFields, v1alpha1.CustomField{Name: fmt.Sprintf("f%d", n), Type: v1alpha1.CustomFieldString})
+		list.Spec.CustomFields = append(list.Spec.CustomFields, v1alpha1.CustomField{Name: fmt.Sprintf("field%d", n), Type: v1alpha1.CustomFieldString})
 	}
 	bomb := testkit.Subscription(namespace, "bomb", deaf)
 	bomb.Spec.Events = []v1alpha1.EventType{"Create"}
