@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"postbus.dev/postbus/dispatcher"
@@ -21,6 +22,8 @@ type callbackSettings struct {
 	proxy       string
 	egressProxy *url.URL
 	maxCalls    int
+	// The budgets of bytes of a dispatcher.
+	maxBodyBytes, maxSubscriptionBodyBytes, maxPendingBytes int64
 }
 
 func (s *callbackSettings) register(flags *flag.FlagSet) {
@@ -42,6 +45,41 @@ func (s *callbackSettings) registerCalls(flags *flag.FlagSet) {
 		"`URL` of the HTTP proxy that callbacks are called through, such as http://proxy.example.com:3128; those that the environment names are not used")
 	flags.IntVar(&s.maxCalls, "max-calls", dispatcher.DefaultMaxCalls,
 		"how many calls of callbacks one dispatcher has under way at a time, beside 4 of each subscription that it always may")
+	registerBytes(flags, &s.maxBodyBytes, "max-body-bytes", dispatcher.DefaultMaxBodyBytes,
+		"how many `bytes` the bodies of attempts in flight hold together in one dispatcher, such as 128Mi, beside 64Ki of each subscription")
+	registerBytes(flags, &s.maxSubscriptionBodyBytes, "max-subscription-body-bytes", dispatcher.DefaultMaxSubscriptionBodyBytes,
+		"how many `bytes` of them those of one subscription hold, such as 16Mi; never more than half of --max-body-bytes")
+	registerBytes(flags, &s.maxPendingBytes, "max-pending-bytes", dispatcher.DefaultMaxPendingBytes,
+		"how many `bytes` the pending events of all subscriptions hold in the memory of one dispatcher, such as 64Mi, beside 32Ki of each; further events wait in the log")
+}
+
+// registerBytes registers a flag of a number of bytes, as Kubernetes writes quantities.
+func registerBytes(flags *flag.FlagSet, value *int64, name string, usual int64, usage string) {
+	*value = usual
+	usage += fmt.Sprintf(" (default %s)", resource.NewQuantity(usual, resource.BinarySI))
+	flags.Func(name, usage, func(text string) error {
+		quantity, err := resource.ParseQuantity(text)
+		if err != nil {
+			return errors.New("it must be a number of bytes, such as 134217728 or 128Mi")
+		}
+		*value = quantity.Value()
+		return nil
+	})
+}
+
+// checkBudgets returns what is wrong with the budgets of bytes.
+func (s *callbackSettings) checkBudgets() error {
+	switch {
+	case s.maxSubscriptionBodyBytes < dispatcher.MinSubscriptionBodyBytes:
+		return fmt.Errorf("--max-subscription-body-bytes is %d, it must be at least %d (%s), which the largest body takes",
+			s.maxSubscriptionBodyBytes, dispatcher.MinSubscriptionBodyBytes, resource.NewQuantity(dispatcher.MinSubscriptionBodyBytes, resource.BinarySI))
+	case s.maxBodyBytes < 2*s.maxSubscriptionBodyBytes:
+		return fmt.Errorf("--max-body-bytes is %d, it must be at least twice --max-subscription-body-bytes (%d)", s.maxBodyBytes, s.maxSubscriptionBodyBytes)
+	case s.maxPendingBytes < dispatcher.MinPendingBytes:
+		return fmt.Errorf("--max-pending-bytes is %d, it must be at least %d (%s)", s.maxPendingBytes, dispatcher.MinPendingBytes,
+			resource.NewQuantity(dispatcher.MinPendingBytes, resource.BinarySI))
+	}
+	return nil
 }
 
 // check reads the values that register could not.

@@ -220,7 +220,9 @@ func (p *process) runDispatcher(ctx context.Context) error {
 		Objects: p.objects, Secrets: secrets, Store: p.store, LinkKeys: keys, Mail: p.settings.mail.options,
 		Guard: p.settings.callbacks.policies, EgressProxy: p.settings.callbacks.egressProxy,
 		Tracing: p.tracing, Registerer: p.metrics, OmitSubscriptionMetrics: !p.settings.subscriptionMetrics,
-		MaxCalls: p.settings.callbacks.maxCalls, Version: programVersion(),
+		MaxCalls: p.settings.callbacks.maxCalls, MaxBodyBytes: p.settings.callbacks.maxBodyBytes,
+		MaxSubscriptionBodyBytes: p.settings.callbacks.maxSubscriptionBodyBytes, MaxPendingBytes: p.settings.callbacks.maxPendingBytes,
+		Version: programVersion(),
 	})
 }
 

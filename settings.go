@@ -109,6 +109,11 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if s.runs("dispatcher") && s.callbacks.maxCalls < 1 {
 		return s, fmt.Errorf("--max-calls is %d, it must be at least 1", s.callbacks.maxCalls)
 	}
+	if s.runs("dispatcher") {
+		if err := s.callbacks.checkBudgets(); err != nil {
+			return s, err
+		}
+	}
 	if err := errors.Join(s.store.check(flags), s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
 		return s, err
 	}

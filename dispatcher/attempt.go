@@ -43,6 +43,7 @@ type caller struct {
 	userAgent    string
 	// budget bounds the CPU time of the filter and the template.
 	budget *expressionBudget
+	turns  renderTurns
 }
 
 func newCaller(options *Options, lists *listBook) *caller {
@@ -64,6 +65,7 @@ func newCaller(options *Options, lists *listBook) *caller {
 		links:        reactivationLinks{keys: options.LinkKeys, base: options.Mail.PublicURL},
 		tracing:      options.Tracing,
 		userAgent:    "postbus/" + options.Version,
+		turns:        newRenderTurns(options.renders),
 	}
 }
 
@@ -73,13 +75,13 @@ var errUnknownEvent = errors.New("the format does not know such events")
 // attempt implements deliverer. The error never shows the URL, whose path may
 // hold a secret.
 func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outcome, error) {
-	carried, o, err := c.carried(ctx, s, made)
-	if err != nil {
-		return o, err
-	}
-	carried, err = c.encryption.apply(ctx, s, carried)
+	seal, err := c.encryption.sealer(ctx, s)
 	if err != nil {
 		return ofSecret(ctx, v1alpha1.FailureEncryption, err)
+	}
+	carried, o, err := c.make(ctx, s, made, seal)
+	if err != nil {
+		return o, err
 	}
 	signing, err := c.signing.get(ctx, s, s.signingSecret)
 	if err != nil {
@@ -108,34 +110,55 @@ func (c *caller) attempt(ctx context.Context, s *subscription, made call) (outco
 	return c.authorized(client, s, request)
 }
 
-// carried returns what a call carries, or the outcome of an attempt that has nothing to carry.
-// Expressions are evaluated within their budget.
-func (c *caller) carried(ctx context.Context, s *subscription, made call) (payload, outcome, error) {
-	if s.hasExpressions() {
-		return c.evaluated(ctx, s, made)
+// make makes what an attempt carries, and takes what it needs of the budget of bodies. With
+// an error comes the attempt's outcome. Expressions are evaluated within their budget.
+func (c *caller) make(ctx context.Context, s *subscription, made call, seal sealer) (carried payload, o outcome, err error) {
+	if !s.hasExpressions() {
+		return c.render(ctx, s, made, seal)
 	}
-	return c.render(s, made)
-}
-
-// evaluated is render within the budget.
-func (c *caller) evaluated(ctx context.Context, s *subscription, made call) (carried payload, o outcome, err error) {
-	if err := c.budget.run(ctx, func() { carried, o, err = c.render(s, made) }); err != nil {
+	if err := c.budget.run(ctx, func() { carried, o, err = c.render(ctx, s, made, seal) }); err != nil {
 		return payload{}, outcome{verdict: aborted}, err
 	}
 	return carried, o, err
 }
 
-// render is carried without the budget.
-func (c *caller) render(s *subscription, made call) (payload, outcome, error) {
-	if err := s.chosen.check(made.event); err != nil && !made.test {
-		return payload{}, outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}, err
-	}
+// render is make without the budget of expressions.
+func (c *caller) render(ctx context.Context, s *subscription, made call, seal sealer) (carried payload, o outcome, err error) {
 	if !made.test && !s.format.knows(made.event) { // it was taken when the spec had another format
 		return payload{}, outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, errUnknownEvent
 	}
-	carried, err := s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
+	unmade := outcome{verdict: aborted} // it did not come to its turn
+	err = c.turns.do(ctx, func() error {
+		if unmade.verdict = deferred; !made.body.allows() {
+			return errNoRoom
+		}
+		unmade = outcome{verdict: unsendable, reason: v1alpha1.FailureFilter}
+		if err := s.chosen.check(made.event); err != nil && !made.test {
+			return err
+		}
+		unmade.reason = v1alpha1.FailureRender
+		carried, err = s.format.render(c.links.to(made.event), c.lists.of(made.event.List))
+		if err == nil && len(carried.query)+len(carried.body) > maxPayload {
+			err = errTooLong
+		}
+		if err != nil {
+			return err
+		}
+		unmade.reason = v1alpha1.FailureEncryption
+		if carried, err = seal(carried); err == nil && len(carried.query)+len(carried.body) > maxSealed {
+			err = errTooLong
+		}
+		if err != nil {
+			return err
+		}
+		carried.body = fitted(carried.body)
+		if unmade = (outcome{verdict: deferred}); !made.body.hold(heldBytes(&carried)) {
+			return errNoRoom
+		}
+		return nil
+	})
 	if err != nil {
-		return payload{}, outcome{verdict: unsendable, reason: v1alpha1.FailureRender}, err
+		return payload{}, unmade, err
 	}
 	return carried, outcome{}, nil
 }

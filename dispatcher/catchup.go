@@ -31,7 +31,7 @@ func (r *runner) catchUp(ctx context.Context) error {
 
 // wantsPage tells whether more events can be taken. mu is held.
 func (r *runner) wantsPage() bool {
-	return r.takesEvents() && len(r.inbox.events) == 0 && r.room() >= catchUpRoom
+	return r.takesEvents() && len(r.inbox.events) == 0 && r.ledger.hasPageRoom()
 }
 
 // nextPage returns what to read next, and the subscription that it is read for;
@@ -45,28 +45,30 @@ func (r *runner) nextPage() (*subscription, store.Query) {
 	}
 	return r.sub, withinSpan(store.Query{
 		After: r.ledger.cursor, UpTo: upTo, Filter: r.sub.filter,
-		Limit: min(catchUpPage, r.room()),
+		Limit: min(catchUpPage, r.ledger.room()), MaxBytes: pageOf(r.ledger.byteRoom()),
 	})
 }
 
-// takePage takes a page that was read for this subscription, as far as the filter need not be
-// asked; the rest goes into the inbox. If it was replaced
-// meanwhile, another page is wanted.
+// takePage takes a page that was read for this subscription, as far as there is room and the
+// filter need not be asked; what the filter must decide goes into the inbox. If the subscription
+// was replaced since, another page is wanted.
 func (r *runner) takePage(s *subscription, page []contact.Event, query store.Query) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sub != s {
 		return
 	}
-	now := r.clock.Now()
+	now, upTo := r.clock.Now(), query.UpTo
+	if query.Full(page) {
+		upTo = page[len(page)-1].Position
+	}
 	for i := range page {
-		r.receive(&page[i], now)
+		if !r.receive(&page[i], now) { // it is read again
+			upTo = page[i].Position - 1
+			break
+		}
 	}
-	if len(page) < query.Limit { // there was no more
-		r.passTo(query.UpTo)
-	} else {
-		r.passTo(page[len(page)-1].Position)
-	}
+	r.passTo(upTo)
 	r.dirty.Store(true)
 	r.rouse()
 }
@@ -87,9 +89,9 @@ func (r *runner) takeRecent(recent *window, upTo int64) bool {
 	now := r.clock.Now()
 	page := events[:min(len(events), catchUpPage)]
 	passed := r.ledger.cursor
-	for len(page) > 0 && r.room() > 0 {
-		if r.sub.filter.Matches(page[0]) {
-			r.receive(page[0], now)
+	for len(page) > 0 && r.ledger.room() > 0 {
+		if r.sub.filter.Matches(page[0]) && !r.receive(page[0], now) {
+			break
 		}
 		passed, page = page[0].Position, page[1:]
 	}

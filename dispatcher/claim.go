@@ -118,6 +118,7 @@ func (g *registry) register(ctx context.Context, started *entry, delivery store.
 	if lost := len(delivery.Open) - len(events); lost > 0 {
 		r.logger.Info("events that were not delivered are no longer in the log", "events", lost)
 	}
+	r.joinBudget(g.pending)
 	g.mu.Lock()
 	started.taken = true
 	g.mu.Unlock()
@@ -156,7 +157,9 @@ func (g *registry) newRunner(ctx context.Context, s *subscription, delivery stor
 		requests:        map[store.RequestType]store.Request{},
 		toldFailing:     !delivery.Health.FailingSince.IsZero() && delivery.Life.Deactivation == nil,
 		toldDeactivated: delivery.Life.Deactivation != nil,
+		bodies:          share{of: g.bodies},
 	}
+	r.bodySize.Store(firstBody)
 	switch {
 	case s.key.IsNotices():
 		r.deliverer, r.observe, r.checkpoint = newNoticer(g.options, g.connections), g.metrics.observeMail, g.checkpoint

@@ -82,6 +82,7 @@ func (l *ledger) dropBuffer() {
 		if e.replayed {
 			e.replayed = false
 			l.replayed--
+			l.replayedBytes -= bytesOf(e.event)
 			l.replayedInFlight--
 		}
 	}

@@ -13,6 +13,8 @@ type begun struct {
 	of   *openEvent
 	sub  *subscription
 	made call
+	// body is what the attempt has taken of the budget of bodies.
+	body reservation
 }
 
 // begin puts the next event in flight that may be sent now, or returns nil. mu is
@@ -24,30 +26,39 @@ func (r *runner) begin(now time.Time) *begun {
 	if !r.calls.take(r.ledger.inFlight) {
 		return nil
 	}
+	body, ok := r.reserve()
+	if !ok {
+		r.calls.give(r.ledger.inFlight + 1)
+		return nil
+	}
 	e := r.ledger.next(now, &r.sub.rules)
 	if r.ledger.unsaved {
 		r.ledger.unsaved = false
 		r.dirty.Store(true)
 	}
 	if e == nil {
+		r.bodies.give(body.taken)
 		r.calls.give(r.ledger.inFlight + 1)
 		return nil
 	}
 	r.pace.begin(now)
-	return &begun{of: e, sub: r.sub, made: call{event: e.event, number: e.attempts + 1, replayed: e.replayed, held: e.held}}
+	b := &begun{of: e, sub: r.sub, body: body}
+	b.made = call{event: e.event, number: e.attempts + 1, replayed: e.replayed, held: e.held, body: &b.body}
+	return b
 }
 
 // deliver makes an attempt, and then the next one that may begin once it has ended,
 // as long as there is one.
 func (r *runner) deliver(ctx context.Context, next *begun) {
 	for next != nil {
-		next = r.settle(next.of, r.attempt(ctx, next.sub, next.made))
+		next = r.settle(next, r.attempt(ctx, next.sub, next.made))
 	}
 }
 
 // mayBegin tells whether an attempt may be begun now, were one due. mu is held.
 func (r *runner) mayBegin() bool {
-	return !r.ended && !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.calls.left(r.ledger.inFlight) && r.life.lasts()
+	return !r.ended && !r.sub.held && r.ledger.inFlight < r.sub.maxInFlight && r.calls.left(r.ledger.inFlight) && r.hasBodyRoom() &&
+		r.life.lasts()
 }
 
 // attempted is how an attempt ended, and when.
@@ -72,6 +83,9 @@ func (r *runner) attempt(ctx context.Context, s *subscription, made call) attemp
 	o, cause := r.deliverer.attempt(ctx, s, made)
 	endSpan(span, o)
 	ended := r.clock.Now()
+	if o.verdict == deferred { // which nobody needs to know but who looks at metrics
+		return attempted{outcome: o, ended: ended}
+	}
 	event := made.event
 	if verbose := r.logger.V(1); verbose.Enabled() {
 		verbose.Info("attempt", "event", event.ID, "type", event.Type, "attempt", made.number, "test", made.test,
@@ -97,16 +111,17 @@ func (r *runner) attempt(ctx context.Context, s *subscription, made call) attemp
 }
 
 // settle notes how an attempt ended, and begins the next one in its place.
-func (r *runner) settle(e *openEvent, made attempted) *begun {
+func (r *runner) settle(ended *begun, made attempted) *begun {
 	if r.checkpoint != nil && made.verdict == delivered {
 		defer r.checkpoint()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls.give(r.ledger.inFlight)
-	r.ledger.settle(e, made.outcome, made.ended, &r.sub.rules)
+	r.release(&ended.body, made.outcome)
+	r.ledger.settle(ended.of, made.outcome, made.ended, &r.sub.rules)
 	switch made.verdict {
-	case aborted:
+	case aborted, deferred:
 	case postponed:
 		r.postpone(made)
 	default:

@@ -26,29 +26,38 @@ func newEncryption(secrets client.Reader) encryption {
 	}
 }
 
-// apply returns what is sent instead: itself where nothing is encrypted.
-func (e *encryption) apply(ctx context.Context, s *subscription, carried payload) (payload, error) {
+// sealer returns what is sent in place of a payload.
+type sealer func(payload) (payload, error)
+
+// sealer returns what encrypts payloads of a subscription: nothing changes where it wants
+// no encryption. It reads the key, so that nothing waits for that once a body is made.
+func (e *encryption) sealer(ctx context.Context, s *subscription) (sealer, error) {
 	switch s.encryption {
 	case v1alpha1.EncryptionJWE:
 		key, err := e.jweKey.get(ctx, s, s.encryptionKey)
-		if err != nil {
-			return payload{}, err
-		}
-		carried.body, err = key.Encrypt(carried.body, carried.contentType)
-		carried.contentType = jwe.ContentType
-		return carried, err
+		return func(carried payload) (payload, error) { return sealJWE(key, carried) }, err
 	case v1alpha1.EncryptionRC4:
 		key, err := e.rc4Key.get(ctx, s, s.encryptionKey)
-		if err != nil {
-			return payload{}, err
-		}
-		// The form is in one of the two.
-		carried.query = sealForm(key, carried.query)
-		carried.body = []byte(sealForm(key, string(carried.body)))
-		return carried, nil
+		return func(carried payload) (payload, error) { return sealRC4(key, carried), nil }, err
 	default:
-		return carried, nil
+		return plain, nil
 	}
+}
+
+func plain(carried payload) (payload, error) { return carried, nil }
+
+func sealJWE(key jwe.Key, carried payload) (payload, error) {
+	var err error
+	carried.body, err = key.Encrypt(carried.body, carried.contentType)
+	carried.contentType = jwe.ContentType
+	return carried, err
+}
+
+// sealRC4 encrypts the form, which is in query or body.
+func sealRC4(key rc4.Key, carried payload) payload {
+	carried.query = sealForm(key, carried.query)
+	carried.body = []byte(sealForm(key, string(carried.body)))
+	return carried
 }
 
 // sealForm encrypts a form as MailUp does: RC4, Base64, percent escapes. What

@@ -22,6 +22,8 @@ import (
 // cursor is before the first of them.
 type inbox struct {
 	events []*contact.Event
+	// bytes is the size of the events, see bytesOf.
+	bytes int64
 	// upTo is the position that is passed once none is left.
 	upTo int64
 	// generation rises when the events are dropped, for another spec to choose from them.
@@ -36,8 +38,15 @@ func (i *inbox) first() *contact.Event {
 	return i.events[0]
 }
 
+// push adds an event behind all others.
+func (i *inbox) push(event *contact.Event) {
+	i.events = append(i.events, event)
+	i.bytes += bytesOf(event)
+}
+
 // pop removes the next event.
 func (i *inbox) pop() {
+	i.bytes -= bytesOf(i.events[0])
 	i.events[0] = nil
 	if i.events = i.events[1:]; len(i.events) == 0 {
 		i.events = nil
@@ -50,6 +59,7 @@ func (i *inbox) forget(event *contact.Event) (removed []*contact.Event) {
 		removes := event.Removes(other)
 		if removes {
 			removed = append(removed, other)
+			i.bytes -= bytesOf(other)
 		}
 		return removes
 	})
@@ -58,7 +68,7 @@ func (i *inbox) forget(event *contact.Event) (removed []*contact.Event) {
 
 // drop removes all events.
 func (i *inbox) drop() {
-	i.events = nil
+	i.events, i.bytes = nil, 0
 	i.generation++
 }
 
@@ -73,8 +83,12 @@ type owedInbox struct {
 	aside bool
 }
 
-// room is how many events can be taken from the log, beside those in the inbox. mu is held.
-func (r *runner) room() int { return max(0, r.ledger.room()-len(r.inbox.events)) }
+// countInboxes has the events of the inboxes count in the room of the ledger. mu is held.
+func (r *runner) countInboxes() {
+	r.ledger.countUndecided(
+		undecided{events: len(r.inbox.events), bytes: r.inbox.bytes},
+		undecided{events: len(r.owed.events), bytes: r.owed.bytes})
+}
 
 // cursor returns the position up to which the events were taken, where the log reader has
 // offered all up to this one. mu is held.
@@ -102,14 +116,20 @@ func (r *runner) passInbox() {
 	}
 }
 
-// receive takes an event that matches the store's filter, or puts it into the inbox. mu is
-// held.
-func (r *runner) receive(event *contact.Event, now time.Time) {
-	if len(r.inbox.events) > 0 || r.sub.evaluates(event) {
-		r.inbox.events = append(r.inbox.events, event)
-		return
+// receive takes an event that matches the store's filter, or puts it into the inbox. It
+// reports false, and does nothing, if there is no room for the event. mu is held.
+func (r *runner) receive(event *contact.Event, now time.Time) bool {
+	waits := len(r.inbox.events) > 0 || r.sub.evaluates(event)
+	if (waits || r.sub.mayWant(event)) && !r.ledger.fits(event) {
+		return false
+	}
+	if waits {
+		r.inbox.push(event)
+		r.countInboxes()
+		return true
 	}
 	r.take(event, true, now)
+	return true
 }
 
 // take takes an event that matches the store's filter, when the subscription's own filter
@@ -126,6 +146,7 @@ func (r *runner) take(event *contact.Event, chosen bool, now time.Time) {
 // drain takes the events from the inbox that the filter need not be asked about, up to the
 // first that it must be. mu is held.
 func (r *runner) drain(now time.Time) {
+	defer r.countInboxes()
 	for first := r.inbox.first(); first != nil && !r.sub.evaluates(first); first = r.inbox.first() {
 		r.inbox.pop()
 		r.take(first, true, now)
@@ -140,6 +161,7 @@ func (r *runner) dropInboxes() {
 	r.inbox.upTo = r.ledger.cursor
 	r.owed.drop()
 	r.owed.loaded = false
+	r.countInboxes()
 }
 
 // forgetInboxes drops the events that an event erases. mu is held.
@@ -257,20 +279,27 @@ func (r *runner) owedSpan() (span store.Span, aside bool) {
 	return owed.Spans[0], false
 }
 
-// receiveOwed takes a page of what is owed, up to a position, as far as the filter need not
-// be asked. mu is held.
+// receiveOwed takes a page of what is owed, up to a position, as far as there is room and the
+// filter need not be asked. mu is held.
 func (r *runner) receiveOwed(page []contact.Event, upTo int64, now time.Time) {
 	r.owed.drop()
 	r.owed.loaded, r.owed.upTo = true, upTo
 	r.owed.span, r.owed.aside = r.owedSpan()
+	r.countInboxes()
 	for i := range page {
-		r.owed.events = append(r.owed.events, &page[i])
+		if r.sub.mayWant(&page[i]) && !r.ledger.fitsReplay(&page[i]) {
+			r.owed.upTo = page[i].Position - 1 // the rest is read again
+			break
+		}
+		r.owed.push(&page[i])
+		r.countInboxes()
 	}
 	r.drainOwed(now)
 }
 
 // drainOwed is drain for the inbox of a replay. mu is held.
 func (r *runner) drainOwed(now time.Time) {
+	defer r.countInboxes()
 	if !r.owedIsCurrent() {
 		return
 	}
@@ -298,6 +327,8 @@ func (r *runner) drainOwed(now time.Time) {
 // takeOwed takes an event of a replay, or leaves it out. mu is held.
 func (r *runner) takeOwed(event *contact.Event, chosen bool) {
 	switch {
+	case r.owed.aside && !r.lists.has(event.List): // it stays a dead letter: the list may come back
+		r.ledger.leaveOut()
 	case chosen && r.sub.mayWant(event):
 		r.ledger.takeOwed(event)
 	case r.owed.aside:

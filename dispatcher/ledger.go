@@ -12,8 +12,15 @@ import (
 
 // maxOpen is how many events a subscription may have taken and not delivered, and
 // half as many of a replay beside them. At the bound the cursor waits, so a
-// callback that is down costs a bounded amount of memory and of checkpoint.
-const maxOpen = 1000
+// callback that is down costs a bounded amount of memory and of checkpoint. maxOpenBytes
+// and maxReplayedBytes bound their bytes in the same way.
+const (
+	maxOpen          = 1000
+	maxOpenBytes     = 8 << 20
+	maxReplayedBytes = maxOpenBytes / 2
+	// openEventBytes is what an open event takes beside the event.
+	openEventBytes = 256
+)
 
 // ledger is a subscription's events between being taken from the log and being
 // delivered. It decides which may be sent when, and what becomes of those that
@@ -52,6 +59,14 @@ type ledger struct {
 	// many of those in flight, and replayAt when the next one may be sent.
 	inFlight, replayed, replayedInFlight int
 	replayAt                             time.Time
+	// pending has the bytes of all open events, and replayedBytes is how many of them are of
+	// those that a replay sends. needed and replayNeeded are the bytes of an event that there
+	// was no room for; 0 when there is none.
+	pending                             share
+	replayedBytes, needed, replayNeeded int64
+	// undecidedLive and undecidedReplay are events that the filter has not been asked about.
+	// They are not open, but count in the room.
+	undecidedLive, undecidedReplay undecided
 
 	// failingRaisedAt is when subscription.failing was raised last.
 	failingRaisedAt time.Time
@@ -140,8 +155,10 @@ func newLedger(delivery store.Delivery, events []contact.Event, ordering v1alpha
 // add opens an event, without placing it.
 func (l *ledger) add(e *openEvent) {
 	l.open[e.event.Position] = e
+	l.pending.force(bytesOf(e.event))
 	if e.replayed {
 		l.replayed++
+		l.replayedBytes += bytesOf(e.event)
 	}
 }
 
@@ -149,9 +166,9 @@ func (l *ledger) add(e *openEvent) {
 // its own, but no more: all that was open at a reactivation is of its replay.
 func (l *ledger) room() int {
 	if l.life.Deactivation != nil {
-		return maxOpen // they are counted, not opened
+		return max(0, maxOpen-l.undecidedLive.events) // those that are decided are counted, not opened
 	}
-	return max(0, maxOpen-(len(l.open)-min(l.replayed, maxReplayed)))
+	return max(0, maxOpen-(len(l.open)-min(l.replayed, maxReplayed))-l.undecidedLive.events)
 }
 
 // take takes an event that came after all that were taken before.
@@ -193,7 +210,7 @@ func (l *ledger) settle(e *openEvent, o outcome, now time.Time, rules *rules) {
 		l.noteFailure(e, o, now)
 		e.dueAt = now.Add(rules.intervals[0])
 		l.again(e)
-	case postponed, aborted:
+	case postponed, aborted, deferred:
 		l.again(e)
 	}
 	if wasWell && !l.health.FailingSince.IsZero() && l.life.Deactivation == nil {
@@ -315,8 +332,10 @@ func (l *ledger) close(e *openEvent) {
 // remove drops an event, whose chain is left to the caller.
 func (l *ledger) remove(e *openEvent) {
 	delete(l.open, e.event.Position)
+	l.pending.give(bytesOf(e.event))
 	if e.replayed {
 		l.replayed--
+		l.replayedBytes -= bytesOf(e.event)
 	}
 	if e.waitFor != 0 {
 		l.waiting = slices.DeleteFunc(l.waiting, func(other *openEvent) bool { return other == e })

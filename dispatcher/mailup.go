@@ -55,6 +55,9 @@ func (m mailUp) render(event *contact.Event, list *listNumbers) (payload, error)
 			return mailUpValue(strings.Trim(found, "[]"), event, list)
 		})
 		form.WriteString(escapeLower(parameter.Name) + "=" + escapeLower(value))
+		if form.Len() > maxPayload { // 50 parameters could have 17 MB
+			return payload{}, errTooLong
+		}
 	}
 	if m.byGet {
 		return payload{query: form.String()}, nil

@@ -10,12 +10,13 @@ import (
 
 // metrics are the dispatcher's.
 type metrics struct {
-	attempts         *prometheus.CounterVec
-	attemptDuration  prometheus.Histogram
-	latency          prometheus.Histogram
-	mails            *prometheus.CounterVec
-	mailLatency      prometheus.Histogram
-	sharedCalls      prometheus.Gauge
+	attempts        *prometheus.CounterVec
+	attemptDuration prometheus.Histogram
+	latency         prometheus.Histogram
+	mails           *prometheus.CounterVec
+	mailLatency     prometheus.Histogram
+	sharedCalls     prometheus.Gauge
+	memory
 	checkpointErrors prometheus.Counter
 	owned            prometheus.Gauge
 	joinErrors       prometheus.Counter
@@ -60,6 +61,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "postbus_dispatcher_shared_calls",
 			Help: "Calls under way beyond 4 of each subscription. There are --max-calls of them at most, and what comes after waits.",
 		}),
+		memory: newMemory(),
 		checkpointErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "postbus_dispatcher_checkpoint_errors_total",
 			Help: "Checkpoints that could not be written and were tried again.",
@@ -90,6 +92,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	for _, reason := range mailReasons {
 		m.mails.WithLabelValues(string(reason))
 	}
+	registerer.MustRegister(m.memory.all()...)
 	registerer.MustRegister(m.attempts, m.sharedCalls, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors, m.owned, m.joinErrors, m.expressions)
 	return m
 }

@@ -43,6 +43,9 @@ const (
 	// aborted: this process gave up for reasons of its own, so the attempt
 	// says nothing about the callback.
 	aborted
+	// deferred: no attempt was made, because there was no room for its body. The event
+	// is due again at once, and the next attempt begins when there is room.
+	deferred
 )
 
 // outcome is what one attempt yields.
@@ -58,11 +61,12 @@ type outcome struct {
 	retryAfter time.Duration
 }
 
-// outcomeDelivered and outcomeAborted name outcomes that have no reason.
+// The outcomes that have no reason have these names.
 const (
 	outcomeDelivered = "Delivered"
 	outcomeAborted   = "Aborted"
 	outcomePostponed = "Postponed"
+	outcomeDeferred  = "Deferred"
 )
 
 // label names the outcome in logs and metrics.
@@ -74,6 +78,8 @@ func (o outcome) label() string {
 		return outcomeAborted
 	case postponed:
 		return outcomePostponed
+	case deferred:
+		return outcomeDeferred
 	default:
 		return string(o.reason)
 	}

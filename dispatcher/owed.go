@@ -20,7 +20,7 @@ func (r *runner) wantsOwed() bool {
 
 func (r *runner) wantsOwedPage() bool {
 	owed := &r.ledger.life.Owed
-	return !r.sub.unproven && !r.owedIsCurrent() && r.ledger.replayRoom() >= minReplayRoom && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
+	return !r.sub.unproven && !r.owedIsCurrent() && r.ledger.hasReplayPageRoom() && (len(owed.Spans) > 0 || owed.Aside != (store.Span{}))
 }
 
 // replayOwed takes pages of what is owed, while there is room.
@@ -58,15 +58,17 @@ func (r *runner) nextOwed() (*subscription, store.Query) {
 		return nil, store.Query{}
 	}
 	owed := &r.ledger.life.Owed
-	limit := min(catchUpPage, r.ledger.replayRoom())
+	limit, most := min(catchUpPage, r.ledger.replayRoom()), pageOf(r.ledger.replayByteRoom())
 	if len(owed.Spans) == 0 {
-		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit}
+		return r.sub, store.Query{After: owed.Aside.After, UpTo: owed.Aside.UpTo, Positions: []int64{}, Limit: limit, MaxBytes: most}
 	}
 	filter := r.sub.filter
 	if r.ledger.life.Replay.Of == v1alpha1.ReplayOfRange {
 		filter = r.replayFilter(r.sub)
 	}
-	return r.sub, withinSpan(store.Query{After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: filter, Limit: limit})
+	return r.sub, withinSpan(store.Query{
+		After: owed.Spans[0].After, UpTo: owed.Spans[0].UpTo, Filter: filter, Limit: limit, MaxBytes: most,
+	})
 }
 
 // takeOwedPage takes a page of the first span that is owed.
@@ -78,7 +80,7 @@ func (r *runner) takeOwedPage(s *subscription, page []contact.Event, query store
 	}
 	now := r.clock.Now()
 	upTo := query.UpTo
-	if len(page) == query.Limit {
+	if query.Full(page) {
 		upTo = page[len(page)-1].Position
 	}
 	r.receiveOwed(page, upTo, now)
@@ -97,8 +99,11 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 	}
 	var page []contact.Event
 	if len(positions) > 0 {
-		if page, err = r.log.Read(ctx, store.Query{Positions: positions, Limit: len(positions)}); err != nil {
+		if page, err = r.log.Read(ctx, store.Query{Positions: positions, Limit: len(positions), MaxBytes: query.MaxBytes}); err != nil {
 			return err
+		}
+		if last := len(page) - 1; last >= 0 && query.Full(page) {
+			upTo = min(upTo, page[last].Position)
 		}
 	}
 	r.mu.Lock()
@@ -108,14 +113,7 @@ func (r *runner) replayAside(ctx context.Context, s *subscription, query store.Q
 	}
 	now := r.clock.Now()
 	page = slices.DeleteFunc(page, func(event contact.Event) bool {
-		switch {
-		case event.Position > query.UpTo: // it was set aside after the request
-			return true
-		case !r.lists.has(event.List): // it stays a dead letter: the list may come back
-			r.ledger.leaveOut()
-			return true
-		}
-		return false
+		return event.Position > query.UpTo // it was set aside after the request
 	})
 	r.receiveOwed(page, upTo, now)
 	return nil

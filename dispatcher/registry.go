@@ -33,7 +33,10 @@ type registry struct {
 	options *Options
 	tail    *tail
 	calls   *sharedCalls
-	lists   *listBook
+	// bodies and pending are the budgets of bytes of attempts in flight and of events in
+	// ledgers.
+	bodies, pending *budget
+	lists           *listBook
 	// accepted and checkedLists are the specs that may be acted on.
 	accepted     trusted[*v1alpha1.WebhookSubscription]
 	checkedLists trusted[*v1alpha1.ContactList]
@@ -69,8 +72,12 @@ type registry struct {
 func newRegistry(attempts context.Context, options *Options, tail *tail, members *membership, metrics *metrics) *registry {
 	g := &registry{
 		options: options, tail: tail, lists: &listBook{}, members: members, metrics: metrics, attempts: attempts,
-		calls:  &sharedCalls{most: int64(options.MaxCalls), told: metrics.sharedCalls},
-		recent: newRecentAttempts(options.Store),
+		calls: &sharedCalls{most: int64(options.MaxCalls), told: metrics.sharedCalls},
+		bodies: &budget{
+			own: ownBodyBytes, each: options.MaxSubscriptionBodyBytes, most: options.MaxBodyBytes, told: metrics.bodyBytes,
+		},
+		pending: &budget{own: ownPendingBytes, each: maxOpenBytes + maxReplayedBytes, most: options.MaxPendingBytes, told: metrics.pendingBytes},
+		recent:  newRecentAttempts(options.Store),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[store.SubscriptionKey](100*time.Millisecond, 30*time.Second)),
 		connections: make(chan struct{}, mailConnections),
@@ -82,6 +89,8 @@ func newRegistry(attempts context.Context, options *Options, tail *tail, members
 	}
 	tail.forget, tail.askForMail, tail.askForNotice = g.forget, g.enqueueMails, g.enqueueNotices
 	members.changed = g.ownersChanged
+	metrics.tellLimits(options)
+	tail.windowBytes = metrics.windowBytes
 	return g
 }
 

@@ -30,7 +30,7 @@ const (
 // replayBuffer sends what is open and what is owed.
 func (l *ledger) replayBuffer(now time.Time, total int64) {
 	l.life.Replay = &store.Replay{Of: v1alpha1.ReplayOfBuffer, Total: total, StartedAt: now}
-	l.replayed, l.waiting = 0, nil
+	l.replayed, l.replayedBytes, l.waiting = 0, 0, nil
 	for _, e := range l.open {
 		if e.inFlight && !e.replayed {
 			l.replayedInFlight++
@@ -39,6 +39,7 @@ func (l *ledger) replayBuffer(now time.Time, total int64) {
 		l.awaitReplay(e)
 		e.retries, e.firstAttempt, e.waitEnds, e.dueAt = 0, time.Time{}, time.Time{}, now
 		l.replayed++
+		l.replayedBytes += bytesOf(e.event)
 	}
 	l.arrange()
 	l.finishReplay(now)
@@ -57,7 +58,7 @@ func (l *ledger) replayRoom() int {
 	if !l.life.Replay.Running() || l.life.Deactivation != nil {
 		return 0
 	}
-	taken := l.replayed
+	taken := l.replayed + l.undecidedReplay.events
 	for _, e := range l.waiting {
 		if e.replayed {
 			taken--

@@ -21,6 +21,8 @@ type report struct {
 	// oldest is when the first of them happened; zero when none waits. What a replay
 	// sends is not among them.
 	oldest time.Time
+	// bodyBytes and pendingBytes are what it holds of the budgets.
+	bodyBytes, pendingBytes int64
 	// setAside is how many events were set aside since the runner was made.
 	setAside int
 	// expressions is the CPU time that the filter and the template have used since then.
@@ -37,6 +39,7 @@ func (r *runner) report() report {
 	told := report{
 		key: r.key, state: r.state(), pending: int64(len(r.ledger.open)) + r.ledger.life.Owed.Events + r.behind(),
 		oldest: r.ledger.oldest(), setAside: r.ledger.setAsides,
+		bodyBytes: r.bodies.used, pendingBytes: r.ledger.pending.used,
 	}
 	if first := r.inbox.first(); told.oldest.IsZero() && first != nil {
 		told.oldest = first.Time

@@ -158,8 +158,12 @@ func (r *runner) test(ctx context.Context, request store.Request) {
 	}
 	r.attempts.Go(func() {
 		began := r.clock.Now()
-		made := r.attempt(ctx, s, call{event: testEvent(s, began), number: 1, test: true})
+		body := &reservation{runner: r}
+		made := r.attempt(ctx, s, call{event: testEvent(s, began), number: 1, test: true, body: body})
 		r.endTest(request, made, made.ended.Sub(began))
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.release(body, made.outcome)
 	})
 }
 
@@ -201,8 +205,11 @@ func (r *runner) endTest(request store.Request, made attempted, took time.Durati
 // describeTest says how a test ended.
 func describeTest(o outcome, took time.Duration) (v1alpha1.RequestResult, string) {
 	result, message := v1alpha1.RequestFailed, "The test event was not delivered: "+o.label()
-	if o.verdict == delivered {
+	switch o.verdict {
+	case delivered:
 		result, message = v1alpha1.RequestDone, "The callback took the test event"
+	case deferred:
+		message += ": " + errNoRoom.Error()
 	}
 	if o.status != 0 {
 		message += fmt.Sprintf(" (%d)", o.status)

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -49,6 +50,14 @@ type Options struct {
 	// MaxCalls is how many calls may be under way at a time beside 4 of each
 	// subscription; DefaultMaxCalls when 0.
 	MaxCalls int
+	// MaxBodyBytes is how many bytes the bodies of attempts in flight may have together,
+	// beside 64 KiB of each subscription, and MaxSubscriptionBodyBytes those of one
+	// subscription. The defaults, when 0, are DefaultMaxBodyBytes and
+	// DefaultMaxSubscriptionBodyBytes.
+	MaxBodyBytes, MaxSubscriptionBodyBytes int64
+	// MaxPendingBytes is how many bytes the pending events of all subscriptions may have
+	// in memory, beside 32 KiB of each; DefaultMaxPendingBytes when 0.
+	MaxPendingBytes int64
 	// Tracing makes spans of attempts; none when nil.
 	Tracing *tracing.Tracing
 	// Clock is the time; the real one when nil.
@@ -73,6 +82,8 @@ type Options struct {
 	// evaluating, when not nil, is called before each evaluation of a subscription's
 	// expressions, so that a test can hold it.
 	evaluating func(store.SubscriptionKey)
+	// renders are the turns of those who make bodies, see renderTurns.
+	renders chan struct{}
 }
 
 // Store is the part of a store that a dispatcher uses.
@@ -134,6 +145,10 @@ func Run(ctx context.Context, options Options) error {
 	if options.MaxCalls == 0 {
 		options.MaxCalls = DefaultMaxCalls
 	}
+	options.MaxBodyBytes = cmp.Or(options.MaxBodyBytes, DefaultMaxBodyBytes)
+	options.MaxSubscriptionBodyBytes = cmp.Or(options.MaxSubscriptionBodyBytes, DefaultMaxSubscriptionBodyBytes)
+	options.MaxPendingBytes = cmp.Or(options.MaxPendingBytes, DefaultMaxPendingBytes)
+	options.renders = make(chan struct{}, renders)
 	options.Secrets = newSecretReader(options.Secrets)
 	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")
 	ctx = logr.NewContext(ctx, logger)

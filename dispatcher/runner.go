@@ -50,6 +50,8 @@ type call struct {
 	replayed, test bool
 	// held, of a notice that had to wait, is how many deactivations it tells of.
 	held int
+	// body is what the attempt takes of the budget of bodies; nil where that is not counted.
+	body *reservation
 }
 
 // runner delivers the events of one subscription, or opt-in mails. Its loop starts attempts, and
@@ -89,6 +91,10 @@ type runner struct {
 	// budget bounds the CPU time of the subscription's expressions; nil for mails.
 	budget *expressionBudget
 
+	// bodySize is how much an attempt is expected to hold: as much as the largest of the
+	// last ones. It only changes with mu held.
+	bodySize atomic.Int64
+
 	wake     chan struct{}
 	attempts sync.WaitGroup
 	reader   sync.WaitGroup
@@ -101,7 +107,11 @@ type runner struct {
 	sub    *subscription
 	ledger *ledger
 	pace   pace
-	live   bool
+	// bodies is what the attempts in flight have taken of the budget of bodies. bodyRetry is
+	// when one may try again whether its body is smaller than the last ones.
+	bodies    share
+	bodyRetry time.Time
+	live      bool
 	// inbox has the events that the filter is to be asked about, owed those of a replay.
 	// sifting: that is being done. siftOwed: the next one is of a replay.
 	inbox             inbox
@@ -160,6 +170,22 @@ func (r *runner) run(loop, attempts context.Context) {
 	r.tail.leave(r, nil)
 	r.attempts.Wait()
 	r.deliverer.close()
+	r.leaveBudget()
+}
+
+// joinBudget has the open events count in a budget, which leaveBudget gives back.
+func (r *runner) joinBudget(pending *budget) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ledger.pending.move(pending)
+}
+
+// leaveBudget gives back what the open events have taken of the budget. They are held until
+// the last checkpoint, and for no longer.
+func (r *runner) leaveBudget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ledger.pending.move(nil)
 }
 
 // end has no other attempt begin.
@@ -274,12 +300,11 @@ func (r *runner) offer(event *contact.Event) bool {
 		return true
 	}
 	defer r.rouse()
-	if r.room() == 0 {
+	if !r.receive(event, r.clock.Now()) {
 		r.live = false
 		r.passTo(event.Position - 1)
 		return false
 	}
-	r.receive(event, r.clock.Now())
 	return true
 }
 
@@ -312,7 +337,7 @@ func (r *runner) takesEvents() bool {
 func (r *runner) goLive(position int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.takesEvents() || len(r.inbox.events) > 0 || r.ledger.cursor < position || r.room() == 0 {
+	if !r.takesEvents() || len(r.inbox.events) > 0 || r.ledger.cursor < position || !r.ledger.hasRoom() {
 		return false
 	}
 	r.live = true
@@ -348,7 +373,7 @@ func (r *runner) start(ctx context.Context) time.Time {
 		if next = r.ledger.nextDue(&r.sub.rules); !next.IsZero() {
 			next = later(later(next, r.pace.next(now)), r.budget.next(now))
 		}
-	} else if !r.calls.left(r.ledger.inFlight) { // nobody tells when others give theirs back
+	} else if !r.calls.left(r.ledger.inFlight) || !r.hasBodyRoom() { // nobody tells when others give theirs back
 		next = now.Add(sharedCallRetry)
 	}
 	if now.Before(r.postponedUntil) {

@@ -60,6 +60,7 @@ type collector struct {
 	subscriptions, pending, oldest, pendingMails, oldestMail *prometheus.Desc
 	state, itsPending, itsOldest, itsAttempts, itsSetAside   *prometheus.Desc
 	itsExpressions                                           *prometheus.Desc
+	itsBodyBytes, itsPendingBytes                            *prometheus.Desc
 }
 
 func newCollector(reports func() []report, sumsOnly bool) *collector {
@@ -86,6 +87,9 @@ func newCollector(reports func() []report, sumsOnly bool) *collector {
 		itsAttempts: its("attempts_total", "Calls of the callback, by outcome as in postbus_dispatcher_attempts_total; an outcome that never was is missing, but for Delivered.", "outcome"),
 		itsExpressions: its("expression_seconds_total",
 			"CPU time of the filter and the template. A rate of 0.1 is all that a subscription may use: its events wait in the log then. Missing where nothing was evaluated."),
+		itsBodyBytes: its("body_bytes", "Bytes that bodies of attempts in flight hold; missing while there are none."),
+		itsPendingBytes: its("pending_bytes",
+			"Bytes that pending events hold in memory; missing while there are none. What is still in the log takes no memory."),
 		itsSetAside: its("set_aside_events_total", "Events that were set aside, because they could not be delivered beside others that were."),
 	}
 }
@@ -95,7 +99,7 @@ func newCollector(reports func() []report, sumsOnly bool) *collector {
 func (c *collector) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, described := range []*prometheus.Desc{
 		c.subscriptions, c.pending, c.oldest, c.pendingMails, c.oldestMail,
-		c.state, c.itsPending, c.itsOldest, c.itsAttempts, c.itsSetAside, c.itsExpressions,
+		c.state, c.itsPending, c.itsOldest, c.itsAttempts, c.itsSetAside, c.itsExpressions, c.itsBodyBytes, c.itsPendingBytes,
 	} {
 		descriptions <- described
 	}
@@ -139,6 +143,8 @@ func (c *collector) collect(metrics chan<- prometheus.Metric, told report) {
 		metrics <- counter(c.itsAttempts, float64(attempts), append(its, outcome)...)
 	}
 	metrics <- told.latency
+	collectBytes(metrics, c.itsBodyBytes, told.bodyBytes, its...)
+	collectBytes(metrics, c.itsPendingBytes, told.pendingBytes, its...)
 	collectTime(metrics, c.itsOldest, told.oldest, its...)
 }
 
@@ -146,6 +152,13 @@ func (c *collector) collect(metrics chan<- prometheus.Metric, told report) {
 func collectTime(metrics chan<- prometheus.Metric, description *prometheus.Desc, at time.Time, labels ...string) {
 	if !at.IsZero() {
 		metrics <- gauge(description, float64(at.UnixMilli())/1000, labels...)
+	}
+}
+
+// collectBytes tells of bytes, unless there are none: most subscriptions are idle.
+func collectBytes(metrics chan<- prometheus.Metric, description *prometheus.Desc, bytes int64, labels ...string) {
+	if bytes > 0 {
+		metrics <- gauge(description, float64(bytes), labels...)
 	}
 }
 
@@ -176,7 +189,7 @@ func exampleReports(m *metrics) []report {
 	const whichever = "…"
 	key, now := store.SubscriptionKey{Namespace: whichever, Name: whichever}, time.Unix(1, 0)
 	return []report{
-		{key: key, state: whichever, oldest: now, expressions: 1, attempts: map[string]int{outcomeDelivered: 0, whichever: 0}, latency: m.newLatency(key)},
+		{key: key, state: whichever, oldest: now, expressions: 1, bodyBytes: 1, pendingBytes: 1, attempts: map[string]int{outcomeDelivered: 0, whichever: 0}, latency: m.newLatency(key)},
 		{oldest: now},
 	}
 }

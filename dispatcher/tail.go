@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/clock"
 
 	"postbus.dev/postbus/internal/contact"
@@ -45,8 +46,10 @@ type tail struct {
 	// live are the runners on the tail, by the lists whose events they may want; under
 	// no name those that may want events of any list of the namespace.
 	live map[contact.ListKey]map[*runner]struct{}
-	// window has the last events up to position.
-	window window
+	// window has the last events up to position. windowBytes, when not nil, is the metric
+	// of its bytes.
+	window      window
+	windowBytes prometheus.Gauge
 }
 
 func newTail(ctx context.Context, log store.Log, clock clock.Clock) (*tail, error) {
@@ -74,7 +77,7 @@ func (t *tail) readPage(ctx context.Context) error {
 	if err := t.log.WaitForEvents(ctx, from); err != nil {
 		return err
 	}
-	page, err := t.log.Read(ctx, store.Query{After: from, Filter: store.Filter{Types: contact.LogTypes}, Limit: tailPage})
+	page, err := t.log.Read(ctx, store.Query{After: from, Filter: store.Filter{Types: contact.LogTypes}, Limit: tailPage, MaxBytes: pageBytes})
 	if err != nil {
 		return err
 	}
@@ -127,6 +130,9 @@ func (t *tail) offer(event *contact.Event) {
 		t.askForNotice(event.List.Namespace)
 	}
 	t.window.add(event)
+	if t.windowBytes != nil {
+		t.windowBytes.Set(float64(t.window.bytes))
+	}
 	t.position = event.Position
 }
 

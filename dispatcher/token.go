@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -97,15 +98,42 @@ func (t *tokens) get(ctx context.Context, s *subscription, by *http.Client, reje
 		return t.token, nil
 	}
 	t.token = nil
-	fetched, err := t.config.Token(context.WithValue(ctx, oauth2.HTTPClient, by))
+	fetched, err := t.config.Token(context.WithValue(ctx, oauth2.HTTPClient, withShortAnswers(by)))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, &tokenError{ctx.Err()}
 	case err != nil:
 		return nil, &tokenError{plainly(err)}
 	}
-	t.token = fetched
-	return fetched, nil
+	// What else the endpoint said is not kept.
+	t.token = &oauth2.Token{AccessToken: fetched.AccessToken, TokenType: fetched.TokenType, Expiry: fetched.Expiry}
+	return t.token, nil
+}
+
+// maxTokenAnswer is how long a token endpoint's answer may be. Each subscription keeps a token,
+// and each of its calls carries it.
+const maxTokenAnswer = 64 << 10
+
+// withShortAnswers returns a client that reads no more of an answer than maxTokenAnswer. What
+// is longer is cut off, and is no JSON then.
+func withShortAnswers(by *http.Client) *http.Client {
+	short := *by
+	short.Transport = shortAnswers{by.Transport}
+	return &short
+}
+
+type shortAnswers struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (s shortAnswers) RoundTrip(request *http.Request) (*http.Response, error) {
+	answer, err := s.RoundTripper.RoundTrip(request)
+	if err == nil {
+		answer.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(answer.Body, maxTokenAnswer), answer.Body}
+	}
+	return answer, err
 }
 
 func (t *tokens) hasExpired() bool {
@@ -136,7 +164,7 @@ func plainly(err error) error {
 	case errors.As(err, &inURL):
 		return unquoted(inURL.Err)
 	case !errors.As(err, &answer) || answer.Response == nil:
-		return errors.New("the endpoint's answer has no token")
+		return errors.New("the endpoint's answer has no token, or is longer than 64 KiB")
 	case slices.Contains(tokenErrorCodes, answer.ErrorCode):
 		return fmt.Errorf("the endpoint answers %d, %s", answer.Response.StatusCode, answer.ErrorCode)
 	default:

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -150,6 +151,7 @@ func TestTokenErrors(t *testing.T) {
 		"an error without":   {says(503, "text/html", secretValue), "fetch a token: the endpoint answers 503"},
 		"no token":           {says(200, json, `{"x":"`+secretValue+`"}`), "the endpoint's answer has no token"},
 		"no JSON":            {says(200, json, secretValue), "the endpoint's answer has no token"},
+		"a long answer":      {says(200, json, `{"access_token":"`+strings.Repeat("x", maxTokenAnswer)+`"}`), "longer than 64 KiB"},
 		"an error with 200":  {says(200, json, `{"error":"invalid_scope","error_uri":"`+secretValue+`"}`), "the endpoint answers 200, invalid_scope"},
 		"a redirect":         {http.RedirectHandler("/"+secretValue, http.StatusTemporaryRedirect).ServeHTTP, "the endpoint answers 307"},
 		"a hang":             {raw("", holdIt), "context deadline exceeded"},

@@ -427,7 +427,7 @@ func TestPostponedAttempt(t *testing.T) {
 	r.ledger.take(event(2, 2), start)
 	now := r.clock.Now()
 	first := r.begin(now)
-	g.Expect(r.settle(first.of, attempted{outcome: outcome{verdict: postponed}, ended: now, cause: errNotChecked})).To(BeNil(), "the other one waits too")
+	g.Expect(r.settle(first, attempted{outcome: outcome{verdict: postponed}, ended: now, cause: errNotChecked})).To(BeNil(), "the other one waits too")
 	g.Expect(r.dirty.Load()).To(BeFalse())
 	g.Expect(r.ledger.open).To(HaveLen(2))
 	g.Expect(r.ledger.health).To(BeZero())

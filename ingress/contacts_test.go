@@ -184,3 +184,31 @@ func TestDataSubmission(t *testing.T) {
 		})
 	}
 }
+
+// The values of a contact are limited together: by what is stored, and by what a call adds.
+func TestValuesOfAContactAreLimited(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	importer := f.importer(t)
+	ada := f.subscriber(t, "ada@example.com")
+	f.saveFields(t, ada, nil, map[string]any{"stored": strings.Repeat("x", contact.MaxValueBytes-ada.ValueBytes())})
+	before, events := f.contact(t, "ada@example.com"), f.events(t, "ada@example.com")
+	const refusal = "illegal custom field value: nickname makes the values of the contact's fields larger than 65536 bytes " +
+		"(64 KiB of UTF-8), the limit of all together"
+	for name, form := range forms {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			got := f.send(t, form(f.with("ada@example.com", "sync_mode", "1", "custom_nickname", "Countess")))
+			body := expectRefusal(t, got, http.StatusBadRequest, refusal)
+			g.Expect(body.Error).To(And(HaveField("Code", "IllegalValue"), HaveField("Parameter", "custom_nickname")))
+		})
+	}
+	lines, last := f.importFile(t, request{
+		query: "sync_mode=1&key=" + importer, contentType: ndjsonType, chunked: true,
+		body: `{"email":"ada@example.com","custom_nickname":"Countess"}` + "\n" + `{"email":"eva@example.com","custom_nickname":"Countess"}`,
+	})
+	g.Expect(outcomes(lines)).To(Equal([]string{"1 IllegalValue: " + refusal, "2 created"}))
+	g.Expect(last.Failed).To(Equal(int64(1)))
+	g.Expect(f.contact(t, "ada@example.com")).To(Equal(before), "nothing is stored")
+	g.Expect(f.events(t, "ada@example.com")).To(Equal(events), "nothing is raised")
+}

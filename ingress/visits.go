@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"slices"
@@ -142,12 +143,30 @@ func (s *server) profile(ctx context.Context, v *visit) (pageAnswer, error) {
 	}
 	decision, err := s.change(ctx, v, save.Decide)
 	switch {
+	case refuseField(&answer.page, err):
+		answer.status = http.StatusUnprocessableEntity
+		return answer, nil
 	case err != nil:
 		return pageAnswer{}, err
 	case decision.Contact.ID == 0:
 		return gone(), nil
 	}
 	return pageOf(http.StatusOK, recipient.PageSaved), nil
+}
+
+// refuseField marks the field of the form that a refused change names, if it names one. The
+// form's values were checked one by one before, so what is left is their total.
+func refuseField(page *recipient.Page, err error) bool {
+	var refused *problem
+	if !errors.As(err, &refused) || refused.parameter == "" {
+		return false
+	}
+	at := slices.IndexFunc(page.Fields, func(field recipient.Field) bool { return contact.Shorten(field.Name) == refused.parameter })
+	if at < 0 {
+		return false
+	}
+	page.Fields[at].RefuseTotal()
+	return true
 }
 
 // fields returns the fields of the list's profile page, with what is stored.

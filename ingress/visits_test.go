@@ -358,6 +358,24 @@ func TestProfileKeepsWhatItsFormCannotShow(t *testing.T) {
 	g.Expect(f.contact(t, "ada@example.com")).To(Equal(before))
 }
 
+// A form can make a contact larger than it may be, although each value is good.
+func TestProfileThatIsTooLarge(t *testing.T) {
+	g := NewWithT(t)
+	f := start(t)
+	f.withProfile(t)
+	ada := f.subscriber(t, "ada@example.com")
+	f.saveFields(t, ada, nil, map[string]any{"stored": strings.Repeat("x", contact.MaxValueBytes-ada.ValueBytes())})
+	before := f.contact(t, "ada@example.com")
+	path := f.link(link.Profile, ada)
+	form := formOf(t, f.open(t, path, "en").body)
+	form.Set("custom_nickname", "Enchantress")
+	got := f.press(t, path, form)
+	expectPage(t, got, http.StatusUnprocessableEntity, "profile refused")
+	g.Expect(got.body).To(ContainSubstring("this is too much text for all fields together"))
+	g.Expect(formOf(t, got.body).Get("custom_nickname")).To(Equal("Enchantress"), "the form as it was filled")
+	g.Expect(f.contact(t, "ada@example.com")).To(Equal(before))
+}
+
 // formOf returns what a browser sends of the inputs and texts of a page's form
 // when nobody touches them.
 func formOf(t *testing.T, page string) url.Values {

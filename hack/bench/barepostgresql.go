@@ -63,8 +63,8 @@ func (s *barePostgreSQL) commit(ctx context.Context, rows []*bareRow) error {
 	writing := &pgx.Batch{}
 	writing.Queue(`INSERT INTO contacts (id, namespace, list, address, revision, state)
 		SELECT id, 'bench', 'newsletter', address, 1, $3::json FROM unnest($1::bigint[], $2::text[]) AS k (id, address)`, ids, addresses, bareState)
-	writing.Queue(`INSERT INTO events (day, position, id, namespace, list, address, type, source, time, payload)
-		SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date, position, id, 'bench', 'newsletter', address, type, 'API', now(), $5::json
+	writing.Queue(`INSERT INTO events (day, position, id, namespace, list, address, type, source, time, payload, size)
+		SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date, position, id, 'bench', 'newsletter', address, type, 'API', now(), $5::json, 1000
 		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS e (position, id, address, type)`,
 		positions, eventIDs, eventAddresses, types, barePayload)
 	writing.Queue(`INSERT INTO lists AS l VALUES ('bench', 'newsletter', $1, $1)

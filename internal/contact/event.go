@@ -99,6 +99,9 @@ type Event struct {
 	// Trace is the W3C traceparent of the call that raised the event; empty when that
 	// is not traced.
 	Trace string
+	// Size is what Measure returns, given by the store when it appends or reads the
+	// event. Whatever keeps events in memory is bounded by their sizes.
+	Size int
 }
 
 // Erases reports whether the event removes others from the log, see Removes.
@@ -159,6 +162,9 @@ type ListKey struct {
 type Decision struct {
 	// Contact is the contact after the call.
 	Contact Contact
+	// Refused is why the call is refused, an *InputError; nil when it is not. The store
+	// changes nothing then and returns it.
+	Refused error
 	// Changed tells whether there is anything to store. Without it there are
 	// no events either.
 	Changed bool

@@ -46,8 +46,17 @@ type Save struct {
 }
 
 // Decide says what the call makes of the stored contact, or, for nil, of none.
-// It depends on its argument alone and doesn't change it.
+// It depends on its argument alone and doesn't change it. It refuses a call that makes the
+// values of the contact's fields larger than MaxValueBytes.
 func (s Save) Decide(current *Contact) Decision {
+	decision := s.decide(current)
+	if err := s.checkValues(current, &decision.Contact); err != nil {
+		return Decision{Refused: err}
+	}
+	return decision
+}
+
+func (s Save) decide(current *Contact) Decision {
 	if current == nil {
 		return s.create()
 	}

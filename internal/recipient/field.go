@@ -29,6 +29,8 @@ type Field struct {
 	Autocomplete string
 
 	rule string
+	// tooLong says the same where the values of all fields together are too long.
+	tooLong string
 }
 
 // Option is one of the things that can be chosen.
@@ -43,7 +45,7 @@ const maxShown = 300
 func NewField(name string, declared []v1alpha1.CustomField, language v1alpha1.Language) (field Field, ok bool) {
 	words := fieldWords[language]
 	if label, standard := words.labels[name]; standard {
-		field = Field{Name: contact.StandardPrefix + name, Label: label, Type: "text", Autocomplete: autocompletes[name], rule: words.text}
+		field = Field{Name: contact.StandardPrefix + name, Label: label, Type: "text", Autocomplete: autocompletes[name], rule: words.text, tooLong: words.tooLong}
 		switch name {
 		case "GENDER":
 			field.Options, field.rule = words.genders, words.choice
@@ -58,7 +60,7 @@ func NewField(name string, declared []v1alpha1.CustomField, language v1alpha1.La
 	if i < 0 {
 		return Field{}, false
 	}
-	field = Field{Name: contact.CustomPrefix + name, Label: name, Type: "text", rule: words.text}
+	field = Field{Name: contact.CustomPrefix + name, Label: name, Type: "text", rule: words.text, tooLong: words.tooLong}
 	switch declared[i].Type {
 	case v1alpha1.CustomFieldBoolean:
 		field.Options, field.rule = words.booleans, words.choice
@@ -96,6 +98,10 @@ func (f *Field) Refuse(value string) {
 	}
 	f.Value, f.Error = value, f.rule
 }
+
+// RefuseTotal puts the value back into the form that makes the contact larger than
+// contact.MaxValueBytes.
+func (f *Field) RefuseTotal() { f.Error = f.tooLong }
 
 // Multiline tells whether the value has lines, which an input would join.
 func (f Field) Multiline() bool { return strings.Contains(f.Value, "\n") }

@@ -8,6 +8,8 @@ type words struct {
 	labels map[string]string
 	// The rules say what would be right where a value was refused.
 	text, choice, date, integer, float, locale string
+	// tooLong says that the values of all fields together are too long.
+	tooLong string
 	// genders and booleans are what can be chosen.
 	genders, booleans []Option
 }
@@ -28,6 +30,7 @@ var fieldWords = map[v1alpha1.Language]words{
 		integer:  "Please write a whole number, such as 12.",
 		float:    "Please write a number, such as 12.5.",
 		locale:   "Please write a language such as en, or a language and country such as en_GB.",
+		tooLong:  "Please write less here: this is too much text for all fields together.",
 		genders:  []Option{{"", "Not given"}, {"f", "Female"}, {"m", "Male"}, {"d", "Diverse"}},
 		booleans: []Option{{"", "Not given"}, {"true", "Yes"}, {"false", "No"}},
 	},
@@ -45,6 +48,7 @@ var fieldWords = map[v1alpha1.Language]words{
 		integer:  "Bitte schreiben Sie eine ganze Zahl, zum Beispiel 12.",
 		float:    "Bitte schreiben Sie eine Zahl mit Punkt, zum Beispiel 12.5.",
 		locale:   "Bitte schreiben Sie eine Sprache wie de oder eine Sprache mit Land wie de_AT.",
+		tooLong:  "Bitte schreiben Sie hier weniger: Das ist zu viel Text für alle Felder zusammen.",
 		genders:  []Option{{"", "Keine Angabe"}, {"f", "Weiblich"}, {"m", "Männlich"}, {"d", "Divers"}},
 		booleans: []Option{{"", "Keine Angabe"}, {"true", "Ja"}, {"false", "Nein"}},
 	},

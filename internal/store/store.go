@@ -110,12 +110,12 @@ type Contacts interface {
 	// Change changes one contact and returns once that is durable. It returns
 	// what Apply decided, with the ids that the store gave. An event that forgets
 	// removes the earlier events of its address from the log. Errors are
-	// ErrExternalIDTaken, ErrOnceReused, ErrUnavailable (all wrapped) and the
-	// context's.
+	// ErrExternalIDTaken, ErrOnceReused, Decision.Refused, ErrUnavailable (all
+	// wrapped) and the context's.
 	Change(ctx context.Context, change Change) (contact.Decision, error)
 	// ChangeAll makes changes one after the other, in one commit, and returns
 	// once that is durable: a result for each, in order. A change that is
-	// refused (ErrExternalIDTaken, ErrOnceReused) does not touch the others. The
+	// refused (ErrExternalIDTaken, ErrOnceReused, Decision.Refused) does not touch the others. The
 	// error says that nothing was changed at all.
 	ChangeAll(ctx context.Context, changes []Change) ([]ChangeResult, error)
 	// Count counts the contacts of a list.
@@ -240,6 +240,20 @@ type Query struct {
 	Filter Filter
 	// Limit is how many events to return at most; 0 means 512.
 	Limit int
+	// MaxBytes, when not 0, ends the page behind the event with which the sizes of its
+	// events reach this sum (contact.Event.Size). A page has at least one event, if
+	// there is one.
+	MaxBytes int
+}
+
+// Full reports whether a limit of the query ended the page, so that there may be more events
+// behind its last one.
+func (q Query) Full(page []contact.Event) bool {
+	size := 0
+	for i := range page {
+		size += page[i].Size
+	}
+	return len(page) >= q.PageSize() || q.MaxBytes > 0 && size >= q.MaxBytes
 }
 
 // PageSize returns how many events to return at most.

@@ -33,7 +33,7 @@ func Payload(event *contact.Event) (string, error) {
 	return string(encoded), nil
 }
 
-// DecodePayload gives an event, whose columns were read, the rest.
+// DecodePayload gives an event, whose columns were read, the rest, and its size.
 func DecodePayload(encoded []byte, event *contact.Event) error {
 	var rest payload
 	if err := json.Unmarshal(encoded, &rest); err != nil {
@@ -41,5 +41,6 @@ func DecodePayload(encoded []byte, event *contact.Event) error {
 	}
 	event.Contact, event.Changed, event.Reason = rest.Contact, rest.Changed, rest.Reason
 	event.Forget, event.Operation, event.Hops, event.Trace = rest.Forget, rest.Operation, rest.Hops, rest.Trace
+	event.Size = event.Measure()
 	return nil
 }

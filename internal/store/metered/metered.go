@@ -136,6 +136,10 @@ func lookAt(ctx context.Context, looked store.Log) state {
 // isFault tells whether an error says that the store does not do its work. Refusals
 // are no fault, nor are callers that went away.
 func isFault(err error) bool {
+	var input *contact.InputError
+	if errors.As(err, &input) {
+		return false
+	}
 	for _, refusal := range []error{
 		store.ErrExternalIDTaken, store.ErrOnceReused, store.ErrNotFound, store.ErrOwned, context.Canceled,
 	} {

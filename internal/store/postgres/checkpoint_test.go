@@ -19,7 +19,7 @@ func TestCheckpointLooksRowsUp(t *testing.T) {
 	_, err := s.Change(t.Context(), save("a@example.com"))
 	g.Expect(err).NotTo(HaveOccurred())
 	_, err = s.pool.Exec(t.Context(), `INSERT INTO events
-		SELECT position + n, day, id, namespace, list, address, type, source, time, payload FROM events, generate_series(1, $1) n`, events)
+		SELECT position + n, day, id, namespace, list, address, type, source, time, payload, size FROM events, generate_series(1, $1) n`, events)
 	g.Expect(err).NotTo(HaveOccurred())
 	var keys keyArrays
 	numbers, texts := make([]int64, rows), make([]string, rows)

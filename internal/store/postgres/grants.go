@@ -64,6 +64,7 @@ var componentRights = map[string]rights{
 			{"key_usage", "SELECT, INSERT, UPDATE"},
 			{"requests", "SELECT, INSERT, UPDATE"},
 			{"texts", "SELECT"},
+			{"log_usage", "SELECT, INSERT, UPDATE, DELETE"},
 		}),
 		functions: []string{"forget_events(text[], text[], text[], bigint[])"},
 		appends:   contactTypes,

@@ -19,7 +19,15 @@ import (
 const (
 	selectHead = `SELECT value FROM counters WHERE name = 'log'`
 
-	selectEvents = `SELECT position, id, namespace, list, address, type, source, time, payload FROM events`
+	eventColumns = `position, id, namespace, list, address, type, source, time, payload, size`
+
+	selectEvents = `SELECT ` + eventColumns + ` FROM events`
+
+	// selectUntilFull keeps the events of a page up to the one that reaches a size. It looks
+	// at sizes alone: payloads that it leaves out are not even loaded.
+	selectUntilFull = `SELECT ` + eventColumns + ` FROM
+		(SELECT *, sum(size) OVER (ORDER BY position) - size AS size_before FROM (%s) AS page) AS page
+		WHERE size_before < %s ORDER BY position`
 
 	// Clocks of processes may differ from the server's, so the day before is looked
 	// at as well.
@@ -69,18 +77,25 @@ func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, e
 func (s *Store) pageOf(query store.Query) (text string, arguments []any) {
 	where := s.conditions(query)
 	text = selectEvents + where.String() + " ORDER BY position LIMIT " + where.argument(query.PageSize())
+	if query.MaxBytes > 0 {
+		text = fmt.Sprintf(selectUntilFull, text, where.argument(query.MaxBytes))
+	}
 	return text, where.arguments
 }
 
 func scanEvent(row pgx.CollectableRow) (event contact.Event, err error) {
-	var encoded []byte
+	var (
+		encoded []byte
+		size    int
+	)
 	err = row.Scan(&event.Position, &event.ID, &event.List.Namespace, &event.List.Name, &event.Address,
-		&event.Type, &event.Source, &event.Time, &encoded)
+		&event.Type, &event.Source, &event.Time, &encoded, &size)
 	if err != nil {
 		return event, err
 	}
 	event.Time = event.Time.UTC()
 	err = encoding.DecodePayload(encoded, &event)
+	event.Size = size // which ended the page, see store.Query.Full
 	return event, err
 }
 

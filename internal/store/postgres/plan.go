@@ -126,6 +126,9 @@ func (p *plan) change(change store.Change) (contact.Decision, error) {
 		return contact.Decision{}, err
 	}
 	decision := change.Apply(current)
+	if decision.Refused != nil {
+		return contact.Decision{}, refusal{decision.Refused}
+	}
 	if change.ContactID != 0 {
 		decision.Changed = decision.Changed && current != nil
 	}
@@ -276,6 +279,7 @@ func (p *plan) raise(event contact.Event) {
 func (p *plan) append(event *contact.Event) {
 	p.head++
 	event.Position, event.ID = p.head, store.EventID(p.head)
+	event.Size = event.Measure()
 	p.events = append(p.events, *event)
 	p.raisedBy = append(p.raisedBy, len(p.results)) // the result follows
 }

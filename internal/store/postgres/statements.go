@@ -30,10 +30,10 @@ const (
 		SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
 		ON CONFLICT (namespace, name) DO UPDATE SET contacts = l.contacts + excluded.contacts, subscribed = l.subscribed + excluded.subscribed`
 
-	insertEvents = `INSERT INTO events (day, position, id, namespace, list, address, type, source, time, payload)
-		SELECT $1::date, position, id, namespace, list, address, type, source, time, payload::json
-		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[])
-			AS e (position, id, namespace, list, address, type, source, time, payload)`
+	insertEvents = `INSERT INTO events (day, position, id, namespace, list, address, type, source, time, payload, size)
+		SELECT $1::date, position, id, namespace, list, address, type, source, time, payload::json, size
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[],
+			$11::integer[]) AS e (position, id, namespace, list, address, type, source, time, payload, size)`
 
 	insertDay = `INSERT INTO log_days (day, first_position) VALUES ($1, $2) ON CONFLICT DO NOTHING`
 
@@ -161,7 +161,7 @@ func (p *plan) queueCounts(batch *pgx.Batch) {
 
 // queueEvents writes events that have their positions. It returns the sizes of their
 // encoded payloads.
-func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) (sizes []int, err error) {
+func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) (encoded []int, err error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
@@ -170,6 +170,7 @@ func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) (size
 		ids, types, sources, payloads []string
 		lists                         names
 		times                         []time.Time
+		sizes                         []int
 	)
 	for i := range events {
 		event := &events[i]
@@ -177,7 +178,7 @@ func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) (size
 		if err != nil {
 			return nil, err
 		}
-		sizes = append(sizes, len(payload))
+		encoded = append(encoded, len(payload))
 		positions = append(positions, event.Position)
 		ids = append(ids, event.ID)
 		lists.add(named{event.List, event.Address})
@@ -185,9 +186,10 @@ func queueEvents(batch *pgx.Batch, day *time.Time, events []contact.Event) (size
 		sources = append(sources, string(event.Source))
 		times = append(times, event.Time)
 		payloads = append(payloads, payload)
+		sizes = append(sizes, event.Size)
 	}
-	batch.Queue(insertEvents, day, positions, ids, lists.namespaces, lists.lists, lists.names, types, sources, times, payloads)
-	return sizes, nil
+	batch.Queue(insertEvents, day, positions, ids, lists.namespaces, lists.lists, lists.names, types, sources, times, payloads, sizes)
+	return encoded, nil
 }
 
 // queueOpened opens rows that are not there yet.

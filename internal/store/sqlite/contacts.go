@@ -75,6 +75,9 @@ func (tx *transaction) change(change store.Change) (contact.Decision, error) {
 		return contact.Decision{}, err
 	}
 	decision := change.Apply(current)
+	if decision.Refused != nil {
+		return contact.Decision{}, refusal{decision.Refused}
+	}
 	if change.ContactID != 0 {
 		change.Address = address
 		decision.Changed = decision.Changed && current != nil

@@ -25,6 +25,7 @@ const (
 func (tx *transaction) appendEvent(event *contact.Event) (size int, err error) {
 	event.Position = tx.head + 1
 	event.ID = store.EventID(event.Position)
+	event.Size = event.Measure()
 	encoded, err := encoding.Payload(event)
 	if err != nil {
 		return 0, err
@@ -97,16 +98,24 @@ func (s *Store) WaitForEvents(ctx context.Context, after int64) error {
 // Read implements store.Log.
 func (s *Store) Read(ctx context.Context, query store.Query) ([]contact.Event, error) {
 	text, arguments := pageOf(query)
-	events := make([]contact.Event, 0, query.MostEvents())
+	events, size := make([]contact.Event, 0, query.MostEvents()), 0
 	err := queryAll(ctx, s.read, func(rows *sql.Rows) error {
+		if query.MaxBytes > 0 && size >= query.MaxBytes {
+			return errPageFull
+		}
 		events = append(events, contact.Event{})
-		return scanEvent(rows, &events[len(events)-1])
+		err := scanEvent(rows, &events[len(events)-1])
+		size += events[len(events)-1].Size
+		return err
 	}, text, arguments...)
-	if err != nil {
+	if err != nil && !errors.Is(err, errPageFull) {
 		return nil, fmt.Errorf("read the event log: %w", err)
 	}
 	return events, nil
 }
+
+// errPageFull ends the reading of a page that has reached Query.MaxBytes.
+var errPageFull = errors.New("the page is full")
 
 // pageOf returns the statement that reads a page, with its arguments.
 func pageOf(query store.Query) (text string, arguments []any) {

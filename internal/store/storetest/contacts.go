@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -95,6 +96,30 @@ func testExternalID(t *testing.T, s store.Store) {
 		g.Expect(err).To(MatchError(store.ErrExternalIDTaken))
 	}
 	g.Expect(stored).To(Equal(1))
+}
+
+// testRefused has decisions refuse their changes, alone, beside others, and under a name
+// that stays free.
+func testRefused(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	refusal := &contact.InputError{Problem: contact.IllegalCustomField, Parameter: "custom_about", Name: "about", Rule: "is too much"}
+	refused := store.Change{
+		List: list, Address: address(1), Apply: func(*contact.Contact) contact.Decision { return contact.Decision{Refused: refusal} },
+		Once: &store.Once{Key: "call", Fingerprint: "print", Now: now, Until: now.Add(time.Hour)},
+	}
+	decision, err := s.Change(t.Context(), refused)
+	g.Expect(err).To(MatchError(refusal))
+	g.Expect(decision).To(Equal(contact.Decision{}))
+	results, err := s.ChangeAll(t.Context(), []store.Change{save(address(2), "Max"), refused, save(address(3), "Max")})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(results[1].Err).To(MatchError(refusal))
+	g.Expect([]error{results[0].Err, results[2].Err}).To(HaveEach(Not(HaveOccurred())))
+	g.Expect(s.Count(t.Context(), list)).To(Equal(contact.Counts{Contacts: 2}))
+	g.Expect(mustRead(t, s, store.Query{})).To(HaveLen(2))
+
+	again := save(address(1), "Max")
+	again.Once = refused.Once
+	g.Expect(mustChange(t, s, again).Created).To(BeTrue(), "the name was not used")
 }
 
 func testCount(t *testing.T, s store.Store) {

@@ -95,6 +95,7 @@ func testRaised(t *testing.T, s store.Store) {
 	g.Expect(read).To(HaveLen(1))
 	g.Expect(read[0].Position).To(Equal(int64(2)))
 	raised.Position, raised.ID, raised.Address = 2, read[0].ID, "WebhookSubscription/crm"
+	raised.Size = raised.Measure()
 	g.Expect(read[0]).To(Equal(raised))
 	g.Expect(mustRead(t, s, store.Query{After: 1})).To(BeEmpty(), "who did not ask for it does not get it")
 }

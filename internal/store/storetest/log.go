@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +106,62 @@ func testQuery(t *testing.T, s store.Store) {
 			if row.query.Limit == 0 {
 				g.Expect(s.CountEvents(t.Context(), row.query)).To(Equal(int64(len(row.want))))
 			}
+		})
+	}
+}
+
+// testPages reads a log of small and of large events in pages that are limited by number, by
+// bytes and by both. Every way sees every event once.
+func testPages(t *testing.T, s store.Store) {
+	g := NewWithT(t)
+	const events, large = 60, 20_000
+	var sizes []int
+	for n := range events {
+		made := mustChange(t, s, saveAs(address(n), func(c *contact.Contact) {
+			if n%7 == 3 {
+				c.CustomFields = map[string]any{"about": strings.Repeat("x", large)}
+			}
+		}))
+		sizes = append(sizes, made.Events[0].Size)
+	}
+	all := mustRead(t, s, store.Query{})
+	g.Expect(all).To(HaveLen(events))
+	for i := range all {
+		g.Expect(all[i].Size).To(Equal(sizes[i]), "an event has the size that it was appended with")
+		g.Expect(all[i].Size).To(Or(BeNumerically("~", 1500, 500), BeNumerically("~", large+1500, 500)))
+	}
+	some := positions(all)[3:40]
+	for name, row := range map[string]struct {
+		query store.Query
+		want  []int64
+	}{
+		"of one byte":              {store.Query{MaxBytes: 1}, positions(all)},
+		"of a few small events":    {store.Query{MaxBytes: 5000}, positions(all)},
+		"of two large ones":        {store.Query{MaxBytes: 2 * large}, positions(all)},
+		"of everything":            {store.Query{MaxBytes: 1 << 30}, positions(all)},
+		"of few bytes and events":  {store.Query{MaxBytes: 5000, Limit: 3}, positions(all)},
+		"of a range":               {store.Query{MaxBytes: 5000, UpTo: all[40].Position}, positions(all[:41])},
+		"of some events by filter": {store.Query{MaxBytes: 5000, Filter: store.Filter{Types: []v1alpha1.EventType{contact.EventCreate}}}, positions(all)},
+		"of some by position":      {store.Query{MaxBytes: 5000, Positions: some}, some},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			query, seen := row.query, []int64(nil)
+			for full := true; full; {
+				page := mustRead(t, s, query)
+				full = query.Full(page)
+				for i, size := 0, 0; i < len(page); i++ {
+					g.Expect(size).To(BeNumerically("<", query.MaxBytes), "it ends behind the event that reaches the limit")
+					size += page[i].Size
+				}
+				g.Expect(page).NotTo(BeEmpty(), "a page has an event, as there are more")
+				seen = append(seen, positions(page)...)
+				query.After = seen[len(seen)-1]
+				if len(seen) == len(row.want) {
+					break
+				}
+			}
+			g.Expect(seen).To(Equal(row.want))
 		})
 	}
 }

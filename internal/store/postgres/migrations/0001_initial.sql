@@ -65,6 +65,7 @@ CREATE TABLE events ( -- the log, append only, a partition for each day
   source    text COLLATE "C" NOT NULL,
   time      timestamptz NOT NULL,
   payload   json NOT NULL, -- the rest, see encoding.Payload
+  size      integer NOT NULL, -- contact.Event.Size, so that a page can end before it is read
   PRIMARY KEY (position, day)
 ) PARTITION BY RANGE (day);
 CREATE INDEX events_address ON events (namespace, list, address, position);
