@@ -70,7 +70,7 @@ func TestBodiesAreBoundedInBytes(t *testing.T) {
 		g.Expect(len(hanging.Calls())).To(BeNumerically("<=", most/(1<<20)))
 	}, time.Second).Should(Succeed())
 	g.Expect(r.metric("postbus_dispatcher_body_limit_bytes")).To(Equal(float64(most)))
-	g.Expect(r.metric("postbus_dispatcher_subscription_body_limit_bytes")).To(Equal(float64(each)))
+	g.Expect(r.metric("postbus_dispatcher_each_body_limit_bytes")).To(Equal(float64(each)))
 	release()
 	for _, name := range bombs {
 		g.Eventually(func() map[string]int {
