@@ -344,7 +344,7 @@ func (l *ledger) remove(e *openEvent) {
 
 // openEvents returns what the store keeps of the open events.
 func (l *ledger) openEvents() []store.OpenEvent {
-	var all []store.OpenEvent
+	all := make([]store.OpenEvent, 0, len(l.open))
 	for _, e := range l.sorted() {
 		stored := store.OpenEvent{Position: e.event.Position, Attempts: e.attempts, Retries: e.retries, Replayed: e.replayed, Held: e.held}
 		if e.attempts > 0 {

@@ -150,6 +150,7 @@ func TestMailsOfAListThatIsNotBound(t *testing.T) {
 	g.Eventually(func() []string { return recipients(server) }, patience).Should(Equal([]string{"grace@example.com"}))
 	before := unbound.DeepCopy()
 	unbound.Status.NamespaceUID = testkit.Bind(t, r.store, unbound)
+	unbound.Status.ObservedGeneration = unbound.Generation
 	g.Expect(plane.Client.Status().Patch(t.Context(), unbound, client.MergeFrom(before))).To(Succeed())
 	g.Eventually(func() []string { return recipients(server) }, patience).Should(Equal([]string{"grace@example.com", "ada@example.com"}))
 }

@@ -117,7 +117,7 @@ func TestBytesOfALedgerAreCounted(t *testing.T) {
 				flying = flying[1:]
 			}
 		case 6:
-			l.forget(&contact.Event{Position: position + 1, Address: "a", Time: now})
+			l.forget(&contact.Event{Position: position + 1, Address: "a", Forget: true, Time: now})
 		case 7:
 			if l.life.Deactivation != nil {
 				l.reactivate(now, random.IntN(2) == 0)

@@ -84,19 +84,23 @@ BEGIN
 END $$;
 
 -- remove_events removes some events of a list that is removed; of all lists of the namespace if the
--- name is empty.
+-- name is empty. It looks each event up by its key: a join may read the whole log.
 CREATE OR REPLACE FUNCTION remove_events(of_namespace text, most int, of_list text) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
 DECLARE
-  removed int;
+  positions bigint[];
+  days date[];
 BEGIN
   IF of_list = '' THEN
-    {remove of namespace};
+    SELECT array_agg(old.position), array_agg(old.day) INTO positions, days FROM ({events of namespace}) AS old;
   ELSE
-    {remove of list};
+    SELECT array_agg(old.position), array_agg(old.day) INTO positions, days FROM ({events of list}) AS old;
   END IF;
-  GET DIAGNOSTICS removed = ROW_COUNT;
-  RETURN removed;
+  DELETE FROM set_aside WHERE position = ANY (positions);
+  FOR n IN 1..coalesce(cardinality(positions), 0) LOOP
+    DELETE FROM events WHERE position = positions[n] AND day = days[n];
+  END LOOP;
+  RETURN coalesce(cardinality(positions), 0);
 END $$;
 
 CREATE OR REPLACE FUNCTION scrub_forgotten() RETURNS int
@@ -139,7 +143,7 @@ const tooManyLinkKeys = "PB001"
 func functionsOf(schema string) string {
 	return strings.NewReplacer(
 		"{schema}", quote(schema), "{today}", today, "{days ahead}", strconv.Itoa(daysAhead), "{shortest retention}", metaShortestRetention,
-		"{earlier events}", earlierEvents, "{remove of namespace}", removeEventsOfNamespace, "{remove of list}", removeEventsOfList,
+		"{earlier events}", earlierEvents, "{events of namespace}", eventsOfNamespace, "{events of list}", eventsOfList,
 		"{scrub events}", scrubEvents, "{delete forgetting}", deleteForgetting,
 		"{most link keys}", strconv.Itoa(store.MaxLinkKeys), "{too many link keys}", tooManyLinkKeys,
 		"{link key delay}", strconv.Itoa(int(store.LinkKeyDelay.Seconds())),

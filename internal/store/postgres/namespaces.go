@@ -44,16 +44,11 @@ const (
 
 	removeEvents = `SELECT remove_events($1, $2, $3)`
 
-	// These are parts of the function. The order is that of the index on addresses, so that a page
-	// is all that is read.
-	removeEventsOfNamespace = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1
-		ORDER BY list, address, position LIMIT $2),` + removeOld
+	// These are parts of the function, which names the page "old". The order is that of the index on
+	// addresses, so that a page is all that is read.
+	eventsOfNamespace = `SELECT position, day FROM events WHERE namespace = $1 ORDER BY list, address, position LIMIT $2`
 
-	removeEventsOfList = `WITH old AS MATERIALIZED (SELECT position, day FROM events WHERE namespace = $1 AND list = $3
-		ORDER BY address, position LIMIT $2),` + removeOld
-
-	removeOld = ` a AS (DELETE FROM set_aside WHERE position IN (SELECT position FROM old))
-		DELETE FROM events WHERE (position, day) IN (SELECT position, day FROM old)`
+	eventsOfList = `SELECT position, day FROM events WHERE namespace = $1 AND list = $3 ORDER BY address, position LIMIT $2`
 )
 
 // LoadNamespace implements store.Namespaces.

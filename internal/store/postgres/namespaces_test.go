@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	. "github.com/onsi/gomega"
 
+	"postbus.dev/postbus/internal/contact"
 	"postbus.dev/postbus/internal/store"
 )
 
@@ -17,9 +18,10 @@ func TestRemovalReadsWhatItRemoves(t *testing.T) {
 	for name, row := range map[string]struct {
 		statement string
 		arguments []any
+		removed   contact.ListKey
 	}{
-		"of a list":      {removeEventsOfList, []any{list.Namespace, page, list.Name}},
-		"of a namespace": {removeEventsOfNamespace, []any{list.Namespace, page}},
+		"of a list":      {eventsOfList, []any{list.Namespace, page, list.Name}, list},
+		"of a namespace": {eventsOfNamespace, []any{list.Namespace, page}, contact.ListKey{Namespace: list.Namespace}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -36,6 +38,9 @@ func TestRemovalReadsWhatItRemoves(t *testing.T) {
 			plan, err := readAll(t.Context(), s, pgx.RowTo[string], "EXPLAIN (ANALYZE, TIMING OFF) "+row.statement, row.arguments...)
 			g.Expect(err).NotTo(HaveOccurred())
 			expectRows(g, plan, page)
+			removed, err := s.RemoveEvents(t.Context(), row.removed, page)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(removed).To(Equal(page))
 			g.Expect(s.CountEvents(t.Context(), store.Query{})).To(BeEquivalentTo(2*events - page))
 		})
 	}
