@@ -108,6 +108,10 @@ attack: $(needed) build ## Attack ingress over HTTP/2 on this machine, and repor
 bench-neighbours: $(needed) ## How much callbacks that are down slow a healthy one in the dispatcher alone (ROUNDS=3)
 	@go test -timeout 20m -run '^$$' -bench '^BenchmarkNeighbours$$' -benchtime $(ROUNDS)x ./dispatcher
 
+.PHONY: bench-attacks
+bench-attacks: $(needed) build ## How much a tenant that attacks slows another one, into docs/security.md (ROUNDS=3)
+	@go build -o bin/bench ./hack/bench && bin/bench --programs="$(programs)" --rounds=$(ROUNDS) --figures='^attacks' --out=docs/security.md
+
 .PHONY: e2e
 e2e: $(kubectl) ## Install, tell the story and uninstall, in the cluster of KUBECONFIG (IMAGE, STORY_IMAGE, DSN: see hack/e2e/run.sh)
 	@IMAGE="$(IMAGE)" hack/e2e/run.sh

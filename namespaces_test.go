@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,10 +89,9 @@ func TestNamespacesWithRolesAlone(t *testing.T) {
 	in, out := inside.subscription.Namespace, outside.subscription.Namespace
 	empty := plane.Namespace(t)
 	s := newScopedInstallation(t, in, empty)
-	folder := t.TempDir()
-	dsn := filepath.Join(folder, "dsn")
-	s.Expect(os.WriteFile(dsn, []byte(testkit.NewPostgreSQL(t).Database(t)), 0o600)).To(Succeed())
 	i := &installation{t: t, ingress: freeAddress(t)}
+	store := &cluster{installation: i, dsnFiles: map[string]string{}}
+	store.migrate(testkit.NewPostgreSQL(t))
 	callbacks := []string{"--allow-http-callbacks", "--allow-callback-networks=127.0.0.0/8"}
 	processes := map[string]*child{}
 	for component, more := range map[string][]string{
@@ -102,7 +100,7 @@ func TestNamespacesWithRolesAlone(t *testing.T) {
 		"dispatcher": callbacks,
 	} {
 		processes[component] = start(t, append([]string{
-			component, "--kubeconfig=" + writeTokenKubeconfig(t, s.token(component)), "--store-dsn-file=" + dsn,
+			component, "--kubeconfig=" + writeTokenKubeconfig(t, s.token(component)), "--store-dsn-file=" + store.dsnFiles[component],
 			"--metrics-address=" + freeAddress(t), "--namespaces=" + in + "," + empty,
 		}, more...)...)
 	}

@@ -166,10 +166,15 @@ func (f *fixture) closeStore(t *testing.T) {
 	f.closing.Do(func() { NewWithT(t).Expect(f.store.Close()).To(Succeed()) })
 }
 
+// startCache starts a cache of the objects of a namespace; of all if the name is empty.
 func startCache(t *testing.T, namespace string) client.Reader {
 	t.Helper()
 	g := NewWithT(t)
-	objects, err := kube.NewCacheOf(t.Context(), []string{namespace}, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
+	var namespaces []string
+	if namespace != "" {
+		namespaces = []string{namespace}
+	}
+	objects, err := kube.NewCacheOf(t.Context(), namespaces, plane.Config, &v1alpha1.ContactList{}, &v1alpha1.ApiKey{})
 	g.Expect(err).NotTo(HaveOccurred())
 	stopped := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -42,7 +42,7 @@ func (f *fixture) wide(t *testing.T, scopes ...v1alpha1.ApiKeyScope) (key string
 	for n := range wideFields {
 		list.Spec.CustomFields = append(list.Spec.CustomFields, v1alpha1.CustomField{Name: fmt.Sprintf("field%d", n), Type: v1alpha1.CustomFieldString})
 	}
-	NewWithT(t).Expect(plane.Client.Create(t.Context(), list)).To(Succeed())
+	f.declare(t, list)
 	return f.issue(t, "wide", func(key *v1alpha1.ApiKey) {
 		key.Spec.ListRef.Name, key.Spec.Scopes = list.Name, scopes
 	})
@@ -163,7 +163,8 @@ func TestProcessesShareTheLimitOfTheLog(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	f.address = listener.Addr().String()
 	options := ingress.Options{
-		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, KeyUses: f.store,
+		Listener: listener, AllowPlainHTTP: true, Objects: f.objects, Contacts: f.store, Reader: f.store, Bindings: f.store, KeyUses: f.store,
+		Texts: f.store, Callbacks: f.store, LinkKeys: f.keys,
 		Registerer: prometheus.NewRegistry(), Now: func() time.Time { return now },
 	}
 	limitLog(&options)

@@ -109,8 +109,8 @@ func TestSpecResendPolicies(t *testing.T) {
 // TestSpecResendInterval asks again within the list's interval, and behind it.
 func TestSpecResendInterval(t *testing.T) {
 	var clock atomic.Pointer[time.Time]
-	f := startEverywhere(t, func(options *ingress.Options) { options.Now = func() time.Time { return *clock.Load() } })
 	clock.Store(&now)
+	f := startEverywhere(t, func(options *ingress.Options) { options.Now = func() time.Time { return *clock.Load() } })
 	for name, interval := range map[string]time.Duration{"by default": 5 * time.Minute, "as the list says": time.Hour} {
 		list := f.another(t, func(list *v1alpha1.ContactList) {
 			list.Spec.OptIn.ResendPolicy = v1alpha1.ResendAlways

@@ -18,7 +18,7 @@ type trial struct {
 func trials() []trial {
 	all := []trial{disk()}
 	for _, e := range []engine{sqliteEngine, postgresEngine} {
-		all = append(all, keepUp(e), neighbours(e), replaying(e), idle(e), backlog(e), growth(e), apiWrites(e))
+		all = append(all, keepUp(e), neighbours(e), replaying(e), idle(e), backlog(e), growth(e), apiWrites(e), attacks(e))
 	}
 	return all
 }

@@ -25,6 +25,9 @@ const (
 	keyName  = "bench-"
 )
 
+// memoryLimit is the limit that config/dispatcher sets.
+const memoryLimit = "GOMEMLIMIT=1GiB"
+
 // installation is Postbus over a store of its own, with lists.
 type installation struct {
 	plane     *plane
@@ -118,6 +121,7 @@ func (i *installation) component(ctx context.Context, command string) (*componen
 func (i *installation) start(ctx context.Context, c *component) (err error) {
 	c.process, err = i.plane.run(ctx, process.Command{
 		Name: c.name, Path: i.plane.postbus, Args: append([]string{c.command}, c.arguments...), Append: true,
+		Env: []string{memoryLimit},
 	}, c.ready)
 	return err
 }
@@ -146,7 +150,7 @@ func (i *installation) declare(ctx context.Context, lists int) error {
 		list := &v1alpha1.ContactList{ObjectMeta: i.named(listName + strconv.Itoa(n))}
 		secret := &corev1.Secret{ObjectMeta: i.named(keyName + strconv.Itoa(n)), StringData: map[string]string{apikey.SecretKey: i.keys[n]}}
 		key := &v1alpha1.ApiKey{ObjectMeta: i.named(secret.Name), Spec: v1alpha1.ApiKeySpec{
-			ListRef: v1alpha1.ListReference{Name: list.Name}, Scopes: []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsWrite, v1alpha1.ScopeContactsImport},
+			ListRef: v1alpha1.ListReference{Name: list.Name}, Scopes: []v1alpha1.ApiKeyScope{v1alpha1.ScopeContactsWrite, v1alpha1.ScopeContactsImport, v1alpha1.ScopeContactsRead},
 			RateLimit: v1alpha1.KeyRateLimit{RequestsPerSecond: 10000}, // what is measured is not the default
 		}}
 		for _, object := range []client.Object{secret, list, key} {

@@ -20,6 +20,8 @@ type Command struct {
 	// Path and Args are what is run.
 	Path string
 	Args []string
+	// Env is added to the environment of this process, as NAME=VALUE.
+	Env []string
 	// LogDir is the folder of NAME.log, which takes both outputs and is begun
 	// anew unless Append is set.
 	LogDir string
@@ -46,6 +48,7 @@ func Start(command Command) (*Process, error) {
 	}
 	tail := &lastLine{}
 	cmd := exec.Command(command.Path, command.Args...) //nolint:noctx // Stop ends it in order, not a context at once
+	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.SysProcAttr = attributes()
 	cmd.Stdout = log
 	cmd.Stderr = io.MultiWriter(log, tail)
