@@ -99,28 +99,34 @@ func parseSettings(command string, arguments []string, out io.Writer) (settings,
 	if flags.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	err := s.check(flags) // it reads some values, too
+	return s, err
+}
+
+// check finds what the parser of a single flag can't.
+func (s *settings) check(flags *flag.FlagSet) error {
 	if s.logLevel != "info" && s.logLevel != "debug" {
-		return s, fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
+		return fmt.Errorf("--log-level is %q, it must be info or debug", s.logLevel)
 	}
 	if s.runs("controller") && s.retention < controllers.MinRetention {
-		return s, fmt.Errorf("--retention is %s, it must be at least %s (6 days), for a callback that is deactivated has its events of 5 days kept",
+		return fmt.Errorf("--retention is %s, it must be at least %s (6 days), for a callback that is deactivated has its events of 5 days kept",
 			s.retention, controllers.MinRetention)
 	}
 	if s.runs("dispatcher") && s.callbacks.maxCalls < 1 {
-		return s, fmt.Errorf("--max-calls is %d, it must be at least 1", s.callbacks.maxCalls)
+		return fmt.Errorf("--max-calls is %d, it must be at least 1", s.callbacks.maxCalls)
 	}
 	if s.runs("dispatcher") {
 		if err := s.callbacks.checkBudgets(); err != nil {
-			return s, err
+			return err
 		}
 	}
 	if err := errors.Join(s.store.check(flags), s.mail.check(s.publicURL), s.callbacks.check()); err != nil {
-		return s, err
+		return err
 	}
 	if s.runs("ingress") {
-		return s, s.ingress.check()
+		return s.ingress.check()
 	}
-	return s, nil
+	return nil
 }
 
 // runs tells whether the command runs this component.

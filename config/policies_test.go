@@ -105,6 +105,7 @@ func secretFieldsOf(of reflect.Type, path string) (found []string) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			found = append(found, secretFieldsOf(field.Type, path+"."+name)...)
 		}
+	default: // it has no fields
 	}
 	return found
 }

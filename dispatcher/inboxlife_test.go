@@ -74,7 +74,7 @@ func (l *sifting) die() {
 	written, _ := l.follower.snapshot(l.runner, true)
 	l.follower.remove(l.runner)
 	var open []contact.Event
-	for _, stored := range written.Delivery.Open {
+	for _, stored := range written.Open {
 		open = append(open, *l.log[stored.Position-1])
 	}
 	_, next := newSifting()

@@ -40,7 +40,7 @@ func (c *answerLimit) Read(p []byte) (int, error) {
 		if c.session >= maxMailSession {
 			c.err = errSessionTooLong
 		}
-		c.err = errors.Join(c.err, c.Conn.Close())
+		c.err = errors.Join(c.err, c.Close())
 	}
 	if c.err != nil {
 		return 0, c.err

@@ -80,6 +80,14 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		latencies: newLatencies(),
 	}
+	m.beginOutcomes()
+	registerer.MustRegister(m.all()...)
+	registerer.MustRegister(m.attempts, m.sharedCalls, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors, m.owned, m.joinErrors, m.expressions)
+	return m
+}
+
+// beginOutcomes begins the counters of outcomes at 0.
+func (m *metrics) beginOutcomes() {
 	m.attempts.WithLabelValues(outcomeDelivered)
 	for _, reason := range []v1alpha1.FailureReason{
 		v1alpha1.FailureHTTPStatus, v1alpha1.FailureRedirect, v1alpha1.FailureTimeout, v1alpha1.FailureConnectionRefused,
@@ -92,9 +100,6 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	for _, reason := range mailReasons {
 		m.mails.WithLabelValues(string(reason))
 	}
-	registerer.MustRegister(m.memory.all()...)
-	registerer.MustRegister(m.attempts, m.sharedCalls, m.attemptDuration, m.latency, m.mails, m.mailLatency, m.checkpointErrors, m.owned, m.joinErrors, m.expressions)
-	return m
 }
 
 // observeMail notes an attempt to send a mail, and how old its request was then, which

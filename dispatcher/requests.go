@@ -205,10 +205,10 @@ func (r *runner) endTest(request store.Request, made attempted, took time.Durati
 // describeTest says how a test ended.
 func describeTest(o outcome, took time.Duration) (v1alpha1.RequestResult, string) {
 	result, message := v1alpha1.RequestFailed, "The test event was not delivered: "+o.label()
-	switch o.verdict {
-	case delivered:
+	if o.verdict == delivered {
 		result, message = v1alpha1.RequestDone, "The callback took the test event"
-	case deferred:
+	}
+	if o.verdict == deferred {
 		message += ": " + errNoRoom.Error()
 	}
 	if o.status != 0 {

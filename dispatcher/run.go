@@ -133,23 +133,7 @@ const (
 // within ShutdownTimeout, writes a last checkpoint and leaves the subscriptions to
 // the other dispatchers before it returns.
 func Run(ctx context.Context, options Options) error {
-	if options.Clock == nil {
-		options.Clock = clock.RealClock{}
-	}
-	if options.ShutdownTimeout == 0 {
-		options.ShutdownTimeout = defaultShutdownTimeout
-	}
-	if options.IdleInterval == 0 {
-		options.IdleInterval = defaultIdleInterval
-	}
-	if options.MaxCalls == 0 {
-		options.MaxCalls = DefaultMaxCalls
-	}
-	options.MaxBodyBytes = cmp.Or(options.MaxBodyBytes, DefaultMaxBodyBytes)
-	options.MaxSubscriptionBodyBytes = cmp.Or(options.MaxSubscriptionBodyBytes, DefaultMaxSubscriptionBodyBytes)
-	options.MaxPendingBytes = cmp.Or(options.MaxPendingBytes, DefaultMaxPendingBytes)
-	options.renders = make(chan struct{}, renders)
-	options.Secrets = newSecretReader(options.Secrets)
+	options.complete()
 	logger := logr.FromContextOrDiscard(ctx).WithName("dispatcher")
 	ctx = logr.NewContext(ctx, logger)
 	// What ends an attempt or a checkpoint is not the end of ctx.
@@ -194,6 +178,21 @@ func Run(ctx context.Context, options Options) error {
 	members.leave(farewell)
 	logger.Info("dispatcher has stopped")
 	return nil
+}
+
+// complete sets the defaults.
+func (o *Options) complete() {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	o.ShutdownTimeout = cmp.Or(o.ShutdownTimeout, defaultShutdownTimeout)
+	o.IdleInterval = cmp.Or(o.IdleInterval, defaultIdleInterval)
+	o.MaxCalls = cmp.Or(o.MaxCalls, DefaultMaxCalls)
+	o.MaxBodyBytes = cmp.Or(o.MaxBodyBytes, DefaultMaxBodyBytes)
+	o.MaxSubscriptionBodyBytes = cmp.Or(o.MaxSubscriptionBodyBytes, DefaultMaxSubscriptionBodyBytes)
+	o.MaxPendingBytes = cmp.Or(o.MaxPendingBytes, DefaultMaxPendingBytes)
+	o.renders = make(chan struct{}, renders)
+	o.Secrets = newSecretReader(o.Secrets)
 }
 
 // startPart runs a part until the function that it returns is called, which waits for

@@ -118,7 +118,7 @@ func chargesOf(compiled *cel.Ast) charges {
 
 // evaluate returns what the expression makes of an event. The error is an *Error.
 func (p *program) evaluate(event *contact.Event) (ref.Val, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.atMost) // it ends by itself, soon
+	ctx, cancel := context.WithTimeout(context.Background(), p.atMost) //nolint:forbidigo // it computes, waits for nothing, and ends by itself
 	defer cancel()
 	result, _, err := p.cel.ContextEval(ctx, map[string]any{variable: event})
 	if err != nil {

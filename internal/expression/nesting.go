@@ -61,6 +61,7 @@ func (c *counter) count(e ast.Expr) (values uint64) {
 		values = c.countCall(e)
 	case ast.ComprehensionKind:
 		values = c.countLoop(e.AsComprehension())
+	default: // a literal is one value
 	}
 	if isScalar(c.tree.GetType(e.ID())) {
 		return 1

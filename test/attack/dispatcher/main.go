@@ -161,7 +161,12 @@ func newDeaf(ctx context.Context) (net.Listener, error) {
 		return nil, err
 	}
 	go func() {
-		var held []net.Conn // or they would be closed
+		var held []net.Conn
+		defer func() { // until then they must stay open
+			for _, connection := range held {
+				_ = connection.Close()
+			}
+		}()
 		for {
 			connection, err := listener.Accept()
 			if err != nil {
