@@ -61,8 +61,9 @@ func main() {
 	program := flag.String("program", "", "`path` of postbus")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := run(ctx, *program); err != nil {
+	err := run(ctx, *program)
+	cancel()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "attack:", err)
 		os.Exit(1)
 	}
