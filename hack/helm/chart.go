@@ -263,9 +263,9 @@ image:
   tag: ""
   pullPolicy: IfNotPresent
 
-# The Secrets with the connection strings of PostgreSQL under the key dsn, and the roles that those
-# of the processes name, which have to exist. The owner of the tables migrates them, and grants each
-# role its rights. Without roles, all Secrets may be that of the owner.
+# The Secrets with the connection strings of PostgreSQL under the key dsn, and the roles in the
+# connection strings of the processes. All must exist. The owner of the tables migrates them and
+# grants each role its rights. Without roles, all entries may name the Secret of the owner.
 store:
   secrets:
     owner: postbus-store-owner
@@ -277,12 +277,12 @@ store:
     ingress: postbus_ingress
     dispatcher: postbus_dispatcher
 
-# The only namespaces whose objects are watched, such as [marketing, sales]. Each process has
-# its rights there and nowhere else. Empty means all namespaces.
+# The namespaces to watch, such as [marketing, sales]. Each process has its rights only in these
+# namespaces. Empty means all namespaces.
 namespaces: []
 
 # The ValidatingAdmissionPolicies of config/policies, for Kubernetes 1.30 and newer. They are
-# cluster-scoped. Without them, whoever may write WebhookSubscriptions of a namespace can send
+# cluster-scoped. Without them, a user who can write WebhookSubscriptions in a namespace can send
 # its Secrets to any URL.
 admissionPolicies: {enabled: true}
 
