@@ -17,11 +17,11 @@ func newMemory() memory {
 		bodyBytes: gauge("body",
 			"Bytes that bodies of attempts in flight hold, beyond 64 KiB of each subscription. At the limit further attempts wait."),
 		bodyLimit:             gauge("body_limit", "The limit of postbus_dispatcher_body_bytes (--max-body-bytes)."),
-		subscriptionBodyLimit: gauge("each_body_limit", "The limit of postbus_dispatcher_subscription_body_bytes (--max-subscription-body-bytes)."),
+		subscriptionBodyLimit: gauge("each_body_limit", "The limit of the bytes that bodies of each subscription hold (--max-subscription-body-bytes)."),
 		pendingBytes: gauge("pending",
 			"Bytes that pending events hold in memory, beyond 32 KiB of each subscription. At the limit further events wait in the log."),
 		pendingLimit:             gauge("pending_limit", "The limit of postbus_dispatcher_pending_bytes (--max-pending-bytes)."),
-		subscriptionPendingLimit: gauge("each_pending_limit", "The limit of postbus_dispatcher_subscription_pending_bytes, a third of it for a replay."),
+		subscriptionPendingLimit: gauge("each_pending_limit", "The limit of the bytes that pending events of each subscription hold, a third of it for a replay."),
 		windowBytes:              gauge("window", "Bytes of the recent events that the dispatcher keeps in memory for all subscriptions."),
 		windowMax:                gauge("window_limit", "The limit of postbus_dispatcher_window_bytes."),
 	}
