@@ -42,10 +42,10 @@ var (
 )
 
 const (
-	// maxDuration is how long one evaluation may take by the clock. The cost ends it long before
-	// that on a machine that is not overloaded, and for each event alike; this is for what the
-	// cost does not see.
-	maxDuration = time.Second
+	// maxDuration is how long one evaluation may take by the clock. The cost limit ends an
+	// evaluation within some 50 ms of CPU time, for each event alike. This limit is for what the
+	// cost does not cover, and long enough that a starved machine fails no event by it.
+	maxDuration = 10 * time.Second
 	// interruptCheck is after how many turns of loops an evaluation looks at the clock.
 	interruptCheck = 64
 )
