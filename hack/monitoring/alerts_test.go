@@ -119,7 +119,8 @@ func TestAlertsFire(t *testing.T) {
 				`postbus_ingress_log_bytes_total{namespace="marketing",pod="b"} 0+10e6x60`,
 				`postbus_ingress_log_bytes_total{namespace="shop",pod="a"} 0+10e6x60`,
 			},
-			time.Hour, []map[string]string{{"namespace": "marketing"}},
+			time.Hour,
+			[]map[string]string{{"namespace": "marketing"}},
 		},
 		"a namespace writes much, but not too much": {
 			"PostbusLogGrowsFast", []string{`postbus_ingress_log_bytes_total{namespace="marketing"} 0+15e6x60`}, time.Hour, nil,
